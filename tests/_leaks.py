@@ -1,0 +1,86 @@
+"""What a test may leave behind: nothing. One census, taken before and after every test."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+from ._reaper import descendants
+
+CGROUPS = Path("/sys/fs/cgroup")
+SESSION = f"t{os.getpid()}"
+"""Every container id of this run starts with this; so do its cgroups."""
+
+
+def session_cgroups() -> set[str]:
+    """Every cgroup directory, in any hierarchy, that a container of this run has."""
+    found = set()
+    for folder, names, _ in os.walk(CGROUPS):
+        found.update(os.path.join(folder, name) for name in names if SESSION in name)
+    return found
+
+
+def open_descriptors() -> dict[int, str]:
+    """This process's descriptors and what they are."""
+    found = {}
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
+        except OSError:  # the listing's own descriptor
+            continue
+    return found
+
+
+def mounts_below(folder: Path) -> set[str]:
+    """Mount points below a folder."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return {point for line in lines if (point := line.split()[4]).startswith(f"{folder}/")}
+
+
+@dataclass(frozen=True)
+class Census:
+    """What exists at one moment."""
+
+    processes: dict[int, tuple[str, str]]
+    cgroups: set[str]
+    descriptors: dict[int, str]
+    mounts: set[str]
+    files: set[str]
+
+    @classmethod
+    def take(cls, *, scratch: Path, state_root: Path) -> Census:
+        return cls(
+            processes=descendants(),
+            cgroups=session_cgroups(),
+            descriptors=open_descriptors(),
+            mounts=mounts_below(scratch.parent),
+            files={str(path) for folder in (scratch, state_root) for path in folder.rglob("*")},
+        )
+
+    def left_since(self, before: Census) -> dict[str, object]:
+        """What is here now and was not then."""
+        descriptors = {n: what for n, what in self.descriptors.items() if before.descriptors.get(n) != what}
+        left = {
+            "processes": {p: d for p, d in self.processes.items() if p not in before.processes},
+            "cgroups": self.cgroups - before.cgroups,
+            "descriptors": descriptors,
+            "mounts": self.mounts - before.mounts,
+            "files": self.files - before.files,
+        }
+        return {kind: things for kind, things in left.items() if things}
+
+
+def assert_nothing_left(before: Census, *, scratch: Path, state_root: Path, patience: float = 2.0) -> None:
+    """Fail with a list of what is left, after giving the kernel a moment to finish exits under way."""
+    deadline = time.monotonic() + patience
+    while True:
+        left = Census.take(scratch=scratch, state_root=state_root).left_since(before)
+        if not left:
+            return
+        if time.monotonic() > deadline:
+            raise AssertionError(f"left behind: {left}")
+        gc.collect()
+        time.sleep(0.02)

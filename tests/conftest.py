@@ -1,0 +1,176 @@
+"""Fixtures of the whole suite: event loops, a real runtime, real bundles, and the census of leaks."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from ._leaks import SESSION, Census, assert_nothing_left
+from ._reaper import fork_below_a_subreaper
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+EVENT_LOOPS = {
+    "asyncio": ("asyncio", {}),
+    "uvloop": ("asyncio", {"use_uvloop": True}),
+    "trio": ("trio", {}),
+}
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.option.collectonly:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        fork_below_a_subreaper()
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Every test that runs on an event loop also proves that it leaves no task there."""
+    for item in items:
+        if isinstance(item, pytest.Function) and "anyio_backend" in item.fixturenames:
+            item.fixturenames.append("no_task_left")
+
+
+@pytest.fixture(params=EVENT_LOOPS)
+def anyio_backend(request: pytest.FixtureRequest) -> tuple[str, dict[str, Any]]:
+    """Each of the three event loops in turn."""
+    return EVENT_LOOPS[request.param]
+
+
+@pytest.fixture
+async def no_task_left(anyio_backend: object) -> Any:
+    """Fails when a task outlives the test."""
+    import anyio
+
+    before = {task.id for task in anyio.get_running_tasks()}
+    yield
+    left = [task for task in anyio.get_running_tasks() if task.id not in before]
+    here = anyio.get_current_task().id
+    left = [task for task in left if task.id != here]
+    assert not left, f"tasks left behind: {left}"
+
+
+@pytest.fixture(scope="session")
+def runtime_path() -> Path:
+    """The runtime under test: ``$RUNC_ASYNC_RUNTIME`` or runc on PATH."""
+    found = shutil.which(os.environ.get("RUNC_ASYNC_RUNTIME", "runc"))
+    if found is None:
+        pytest.fail("no runtime found: `apt-get install runc`, or name one in RUNC_ASYNC_RUNTIME")
+    return Path(found)
+
+
+@pytest.fixture(scope="session")
+def runtime_name(runtime_path: Path) -> str:
+    """``runc`` or ``crun``, as the binary says of itself."""
+    return subprocess.run([runtime_path, "--version"], capture_output=True, text=True, check=True).stdout.split()[0]
+
+
+@pytest.fixture(scope="session")
+def rootfs() -> Iterator[Path]:
+    """A root file system of a static busybox and nothing else."""
+    busybox = shutil.which("busybox")
+    if busybox is None:
+        pytest.fail("no busybox found: `apt-get install busybox-static`")
+    with tempfile.TemporaryDirectory(prefix=f"{SESSION}-rootfs-") as name:
+        folder = Path(name)
+        os.chmod(folder, 0o755)
+        for sub in ("bin", "dev", "proc", "sys", "tmp", "etc", "root"):
+            (folder / sub).mkdir()
+        shutil.copy(busybox, folder / "bin/busybox")
+        applets = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=True).stdout.split()
+        for applet in applets:
+            if applet != "busybox":
+                (folder / "bin" / applet).symlink_to("busybox")
+        yield folder
+
+
+@pytest.fixture
+def scratch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where temporary files of the library go during a test; empty again after it."""
+    folder = tmp_path / "scratch"
+    folder.mkdir()
+    monkeypatch.setenv("TMPDIR", str(folder))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(folder))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    return folder
+
+
+@pytest.fixture
+def state_root(tmp_path: Path) -> Path:
+    """The runtime's ``--root`` during a test; empty again after it."""
+    folder = tmp_path / "state"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def no_leaks(scratch: Path, state_root: Path) -> Iterator[None]:
+    """Processes, zombies, cgroups, state directories, descriptors, mounts, temporary files: none may be left."""
+    before = Census.take(scratch=scratch, state_root=state_root)
+    yield
+    assert_nothing_left(before, scratch=scratch, state_root=state_root)
+
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture
+def new_id() -> Callable[[], str]:
+    """Makes container ids that no other run or test has."""
+    return lambda: f"{SESSION}-{next(_numbers)}"
+
+
+@pytest.fixture
+def container_id(new_id: Callable[[], str]) -> str:
+    """One such id."""
+    return new_id()
+
+
+def minimal_spec(args: list[str], rootfs: Path, *, terminal: bool = False, **process: Any) -> dict[str, Any]:
+    """The smallest config.json that runs a program in namespaces of its own."""
+    return {
+        "ociVersion": "1.0.2",
+        "process": {
+            "terminal": terminal,
+            "user": {"uid": 0, "gid": 0},
+            "args": args,
+            "env": ["PATH=/bin", "TERM=xterm"],
+            "cwd": "/",
+            "noNewPrivileges": True,
+            **process,
+        },
+        "root": {"path": str(rootfs), "readonly": True},
+        "mounts": [
+            {"destination": "/proc", "type": "proc", "source": "proc"},
+            {"destination": "/dev", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=755"]},
+            {"destination": "/dev/pts", "type": "devpts", "source": "devpts",
+             "options": ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]},
+            {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["nosuid", "mode=1777"]},
+        ],
+        "linux": {"namespaces": [{"type": name} for name in ("pid", "mount", "ipc", "uts", "network")]},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def make_bundle(tmp_path: Path, rootfs: Path) -> Callable[..., Path]:
+    """Writes a bundle that runs the given arguments; keywords go to the spec's process, ``spec=`` changes the rest."""
+
+    def make(*args: str, spec: Callable[[dict[str, Any]], None] | None = None, **process: Any) -> Path:
+        config = minimal_spec(list(args), rootfs, **process)
+        if spec is not None:
+            spec(config)
+        folder = Path(tempfile.mkdtemp(prefix="bundle-", dir=tmp_path))
+        (folder / "config.json").write_text(json.dumps(config))
+        return folder
+
+    return make

@@ -1,0 +1,317 @@
+"""Executors: how the runtime's binary is reached at every call."""
+
+from __future__ import annotations
+
+import abc
+import errno
+import fcntl
+import hashlib
+import os
+import re
+import shutil
+import stat
+import threading
+from typing import TYPE_CHECKING, NamedTuple
+
+from ._errors import ExecutorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from types import TracebackType
+    from typing import Protocol, Self
+
+    class _HasFileno(Protocol):
+        def fileno(self) -> int: ...
+
+__all__ = ["Executable", "Executor", "FdExecutor", "PathExecutor", "SealedExecutor"]
+
+MFD_EXEC = 0x10
+CHUNK = 1 << 20
+
+# runc 1.1 takes a memfd for its own clone only with exactly these (newer ones allow F_SEAL_EXEC besides).
+SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
+SEALED_MODE = 0o511
+
+
+class Executable(NamedTuple):
+    """What one call executes. Exactly one of `path` and `fd` is given."""
+
+    argv: tuple[str, ...]
+    """The words before the runtime's own arguments, its name first: ``("runc",)``, ``("sudo", "runc")``."""
+    path: str | None = None
+    """The absolute path of the file to execute."""
+    fd: int | None = None
+    """A descriptor of the file to execute. It belongs to the call, which closes it."""
+
+
+class Executor(abc.ABC):
+    """The strategy by which `Runc` reaches the runtime's binary.
+
+    To write one, implement `executable`; `close` and `closed` where there is something to close. One
+    executor may serve several event loops in several threads at once, so `executable` must be thread-safe.
+    """
+
+    @abc.abstractmethod
+    def executable(self) -> Executable:
+        """What the next call executes. Called once per call, in the event loop's thread: it must not block.
+
+        :raises ExecutorError: there is nothing to execute; the message says why.
+        """
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return False
+
+    def close(self) -> None:  # noqa: B027
+        """Give up what is held. Idempotent; calls under way are unharmed."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class PathExecutor(Executor):
+    """By path, or by name on ``PATH``, resolved at every call.
+
+    :param path: a path (with a slash, relative to the working directory of the moment) or a bare name.
+    """
+
+    def __init__(self, path: str | os.PathLike[str] = "runc") -> None:
+        self.path = _fspath(path)
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"PathExecutor({self.path!r})"
+
+    def executable(self) -> Executable:
+        if self._closed:
+            raise ExecutorError(f"{self!r} is closed")
+        if "/" in self.path:
+            path = os.path.abspath(self.path)
+        else:
+            path = shutil.which(self.path) or ""
+            if not path:
+                raise ExecutorError(f"{self.path}: no such program on PATH")
+        return Executable((os.path.basename(path),), path=path)
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    def close(self) -> None:
+        self._closed = True
+
+
+class FdExecutor(Executor):
+    """By one descriptor that stays open across calls; executes that file, whatever becomes of its path.
+
+    :param fd: a descriptor of a regular, executable file (``O_PATH`` suffices), or an object with
+        ``fileno()``. It is duplicated; the caller keeps its own.
+    :param name: argv[0] of the runtime; None takes the file's own name.
+    :raises ExecutorError: it is not a regular file or not executable.
+    :raises OSError: it is not open (``EBADF``), or no descriptor is free (``EMFILE``).
+    """
+
+    def __init__(self, fd: int | _HasFileno, *, name: str | None = None) -> None:
+        number = fd if isinstance(fd, int) else fd.fileno()
+        self._adopt(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3), name)
+
+    def _adopt(self, fd: int, name: str | None) -> None:
+        try:
+            self.name = name or _name_of(fd)
+            _check_executable(os.fstat(fd), self.name)
+        except BaseException:
+            os.close(fd)
+            raise
+        self._fd = fd
+        # Held for the length of one dup or close: a number read before another thread's close() could
+        # belong to another file by the time it is duplicated.
+        self._lock = threading.Lock()
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str]) -> Self:
+        """Open the runtime's binary and keep it.
+
+        :param path: its path, or a bare name to look up on ``PATH``.
+        :raises ExecutorError: it is missing, not a regular file or not executable.
+        """
+        found, fd = _open(path, os.O_PATH)
+        executor = cls.__new__(cls)
+        executor._adopt(fd, os.path.basename(found))
+        return executor
+
+    def __repr__(self) -> str:
+        state = "closed" if self.closed else f"fd={self._fd}"
+        return f"<{type(self).__name__} {self.name!r} {state}>"
+
+    def fileno(self) -> int:
+        """The descriptor that is held.
+
+        :raises ExecutorError: the executor is closed.
+        """
+        if self.closed:
+            raise ExecutorError(f"{self!r} is closed")
+        return self._fd
+
+    def executable(self) -> Executable:
+        with self._lock:
+            if self._fd < 0:
+                raise ExecutorError(f"{self!r} is closed")
+            return Executable((self.name,), fd=fcntl.fcntl(self._fd, fcntl.F_DUPFD_CLOEXEC, 3))
+
+    @property
+    def closed(self) -> bool:
+        return self._fd < 0
+
+    def close(self) -> None:
+        with self._lock:
+            fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+    def __del__(self) -> None:
+        if getattr(self, "_fd", -1) >= 0:
+            self.close()
+
+
+class SealedExecutor(FdExecutor):
+    """By a sealed, executable copy in memory: nobody can alter it, and it needs no file system.
+
+    runc and crun take it for the protective clone of themselves that they would otherwise make at every
+    call. Made by `open` or `from_bytes`.
+    """
+
+    def __init__(self, fd: int | _HasFileno, *, name: str | None = None) -> None:
+        raise TypeError("use SealedExecutor.open(path) or SealedExecutor.from_bytes(data)")
+
+    @classmethod
+    def open(cls, path: str | os.PathLike[str], *, sha256: str | None = None) -> Self:
+        """Copy the runtime's binary into memory and seal it. Reads the file at once.
+
+        :param path: its path, or a bare name to look up on ``PATH``.
+        :param sha256: the digest that it must have, 64 hexadecimal digits; None takes what is there.
+        :raises ExecutorError: it is missing, unreadable, not an executable regular file, or has another digest.
+        :raises ValueError: `sha256` is no such digest.
+        """
+        expected = _digest(sha256)
+        found, fd = _open(path, os.O_RDONLY)
+        try:
+            _check_executable(os.fstat(fd), found)
+            with open(fd, "rb", buffering=0, closefd=False) as file:
+                chunks = iter(lambda: file.read(CHUNK), b"")
+                return cls._seal(chunks, name=os.path.basename(found), source=found, expected=expected)
+        finally:
+            os.close(fd)
+
+    @classmethod
+    def from_bytes(
+        cls, data: bytes | bytearray | memoryview, *, name: str = "runc", sha256: str | None = None
+    ) -> Self:
+        """Seal a runtime that arrived as bytes, on a host that has none.
+
+        :param data: the whole binary (or script).
+        :param name: argv[0] of the runtime.
+        :param sha256: as in `open`.
+        :raises ExecutorError: the digest differs, or there are no bytes.
+        :raises ValueError: `sha256` is no such digest, or `name` cannot be one.
+        """
+        if not name or "/" in name or "\0" in name:
+            raise ValueError(f"name must be a plain file name, not {name!r}")
+        return cls._seal([data], name=name, source="these bytes", expected=_digest(sha256))
+
+    @classmethod
+    def _seal(
+        cls, chunks: Iterable[bytes | bytearray | memoryview], *, name: str, source: str, expected: str | None
+    ) -> Self:
+        digest = hashlib.sha256()
+        fd = _executable_memfd(name)
+        try:
+            size = 0
+            for chunk in chunks:
+                digest.update(chunk)
+                size += len(chunk)
+                view = memoryview(chunk).cast("B")
+                while view:
+                    view = view[os.write(fd, view) :]
+            if not size:
+                raise ExecutorError(f"{source}: empty")
+            if expected is not None and digest.hexdigest() != expected:
+                raise ExecutorError(f"{source}: sha256 is {digest.hexdigest()}, not the expected {expected}")
+            os.fchmod(fd, SEALED_MODE)
+            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            # Re-opened for reading: a descriptor open for writing would make every execution ETXTBSY.
+            read_only = _reopen(fd)
+        finally:
+            os.close(fd)
+        executor = cls.__new__(cls)
+        executor._adopt(read_only, name)
+        executor.sha256 = digest.hexdigest()
+        return executor
+
+    sha256: str
+    """The digest of the copy, 64 hexadecimal digits."""
+
+
+def _fspath(path: str | os.PathLike[str]) -> str:
+    text = os.fsdecode(os.fspath(path))
+    if not text or "\0" in text:
+        raise ValueError(f"the runtime's path must be a path or a name, not {text!r}")
+    return text
+
+
+def _open(path: str | os.PathLike[str], flags: int) -> tuple[str, int]:
+    """Find a file as a shell would and open it; the path and the descriptor."""
+    text = _fspath(path)
+    found = text if "/" in text else shutil.which(text)
+    if found is None:
+        raise ExecutorError(f"{text}: no such program on PATH")
+    try:
+        return found, os.open(found, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as exc:
+        if exc.errno in (errno.EMFILE, errno.ENFILE):
+            raise
+        raise ExecutorError(f"{found}: {exc.strerror}") from exc
+
+
+def _check_executable(status: os.stat_result, name: str) -> None:
+    if not stat.S_ISREG(status.st_mode):
+        raise ExecutorError(f"{name}: not a regular file")
+    if not status.st_mode & 0o111:
+        raise ExecutorError(f"{name}: not executable (mode {stat.S_IMODE(status.st_mode):04o})")
+
+
+def _name_of(fd: int) -> str:
+    """The file's own name: of /usr/sbin/runc, of a removed one, of a memfd called runc: runc."""
+    try:
+        target = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:  # /proc is not mounted: the first call will say so
+        return "runc"
+    return os.path.basename(target.removesuffix(" (deleted)").removeprefix("/memfd:"))
+
+
+def _digest(sha256: str | None) -> str | None:
+    if sha256 is not None and not re.fullmatch(r"[0-9a-fA-F]{64}", sha256):
+        raise ValueError(f"sha256 must be 64 hexadecimal digits, not {sha256!r}")
+    return sha256 and sha256.lower()
+
+
+def _executable_memfd(name: str) -> int:
+    flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
+    try:
+        return os.memfd_create(name, flags | MFD_EXEC)
+    except OSError as exc:  # EINVAL: a kernel before 6.3, where every memfd is executable
+        if exc.errno != errno.EINVAL:
+            raise
+        return os.memfd_create(name, flags)
+
+
+def _reopen(fd: int) -> int:
+    try:
+        return os.open(f"/proc/self/fd/{fd}", os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError as exc:
+        raise ExecutorError("/proc is not mounted: a descriptor is executed by /proc/self/fd/N") from exc

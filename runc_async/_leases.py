@@ -1,0 +1,149 @@
+"""The descriptors of one call: private duplicates, and the number each gets in the child.
+
+The child sees 0, 1, 2; then 3, 4, … for ``preserve_fds``; then what the runtime itself is to read or write
+(log, process file, status descriptor) under the number that its command line names; last the executable's.
+
+Every duplicate is made above the last preserved number. So no source is ever another entry's target, no
+order of dup2 matters, and nothing is ever put over a low number of the parent, which other tasks own.
+"""
+
+from __future__ import annotations
+
+import errno
+import fcntl
+import os
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+__all__ = ["Descriptor", "HasFileno", "Leases", "number_of"]
+
+FIRST = 3
+
+
+class HasFileno(Protocol):
+    """Anything with a descriptor: a file, a socket, a `Pidfd`."""
+
+    def fileno(self) -> int:
+        """The number of the descriptor."""
+        ...
+
+
+Descriptor = int | HasFileno
+
+
+def number_of(descriptor: Descriptor, what: str = "a descriptor") -> int:
+    """The number behind an int or an object with ``fileno()``.
+
+    :raises TypeError: it is neither.
+    :raises OSError: it cannot be one (``EBADF``).
+    """
+    if isinstance(descriptor, bool) or not (isinstance(descriptor, int) or hasattr(descriptor, "fileno")):
+        raise TypeError(f"{what} must be an int or have fileno(), not {descriptor!r}")
+    number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
+    if number < 0:
+        raise OSError(errno.EBADF, f"{what} is not open: {descriptor!r}")
+    return number
+
+
+class ChildMap(NamedTuple):
+    """Which of the parent's descriptors the child gets, and under which numbers."""
+
+    stdio: tuple[int, int, int]
+    """Sources of 0, 1 and 2."""
+    targets: tuple[int, ...]
+    """Sources of 3, 4, …"""
+    kept: tuple[int, ...]
+    """Those that keep their number, the executable's last."""
+
+
+class Leases:
+    """Duplicates for as long as one call needs them; closed together, once.
+
+    What the caller or another task does with the originals meanwhile cannot change what the child gets.
+
+    :param preserve_fds: what arrives as 3, 4, …
+    :raises TypeError: an entry is no descriptor.
+    :raises OSError: an entry is not open (``EBADF``), or no descriptor is free (``EMFILE``).
+    """
+
+    def __init__(self, preserve_fds: Sequence[Descriptor] = ()) -> None:
+        self._base = FIRST + len(preserve_fds)
+        self._owned: list[int] = []
+        self._kept: list[int] = []
+        self._stdio: list[int] = []
+        self._targets: tuple[int, ...] = ()
+        try:
+            self._targets = tuple(
+                self.lease(entry, f"preserve_fds[{index}]") for index, entry in enumerate(preserve_fds)
+            )
+        except BaseException:
+            self.close()
+            raise
+
+    def lease(self, descriptor: Descriptor, what: str = "a descriptor") -> int:
+        """Duplicate a descriptor; the duplicate's number."""
+        return self._own(_duplicate(number_of(descriptor, what), self._base, what))
+
+    def adopt(self, fd: int) -> int:
+        """Take over a descriptor, moving it out of the way of the preserved numbers; its number."""
+        if fd >= self._base:
+            return self._own(fd)
+        try:
+            return self._own(_duplicate(fd, self._base, "a descriptor"))
+        finally:
+            os.close(fd)
+
+    def keep(self, fd: int) -> int:
+        """Let the child have an owned descriptor under its own number; that number."""
+        self._kept.append(fd)
+        return fd
+
+    def stdio(self, stdin: int, stdout: int, stderr: int) -> None:
+        """Say which owned descriptors become 0, 1 and 2."""
+        self._stdio = [stdin, stdout, stderr]
+
+    def executable(self, fd: int) -> int:
+        """Take over the executable's descriptor and move it above every other; its number."""
+        try:
+            number = _duplicate(fd, max([self._base - 1, *self._kept, *self._stdio]) + 1, "the executable")
+        finally:
+            os.close(fd)
+        return self.keep(self._own(number))
+
+    def child_map(self) -> ChildMap:
+        """What the child gets."""
+        stdin, stdout, stderr = self._stdio
+        return ChildMap((stdin, stdout, stderr), self._targets, tuple(self._kept))
+
+    def close(self, *but: int) -> None:
+        """Close all that is owned, except these, which stay until the next close."""
+        owned, self._owned = self._owned, list(but)
+        for fd in owned:
+            if fd not in but:
+                os.close(fd)
+
+    def _own(self, fd: int) -> int:
+        self._owned.append(fd)
+        return fd
+
+    def __enter__(self) -> Leases:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _duplicate(number: int, above: int, what: str) -> int:
+    try:
+        return fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, above)
+    except OSError as exc:
+        if exc.errno == errno.EBADF:
+            raise OSError(errno.EBADF, f"{what} is not open: {number}") from None
+        if exc.errno == errno.EINVAL:  # `above` lies beyond the limit on descriptors
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE)) from None
+        raise

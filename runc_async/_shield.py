@@ -1,0 +1,134 @@
+"""Work that no cancellation interrupts: starting a process, reaping it, taking a container down.
+
+On trio a shielded cancel scope does this, but for Ctrl-C in the main task; a child task keeps that out.
+On asyncio a task can also be cancelled natively (``Task.cancel``, ``asyncio.timeout``, the end of
+``asyncio.run``), which no anyio scope holds back. A second task behind ``asyncio.shield`` does not help
+there: the end of ``asyncio.run`` cancels that one, too. So the coroutine runs in the caller's own task, and
+native cancellations that arrive meanwhile are kept and raised after it.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Coroutine, Generator
+
+T = TypeVar("T")
+
+
+def in_trio() -> bool:
+    """Whether the caller runs on trio. Never imports it."""
+    trio = sys.modules.get("trio")
+    return trio is not None and cast("bool", trio.lowlevel.in_trio_run())
+
+
+async def shielded(call: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **keywords: Any) -> T:
+    """Await ``call(*args, **keywords)`` to its end, whatever cancellation arrives meanwhile.
+
+    A native cancellation that arrived is raised afterwards (then an error of the call is its cause), one by a
+    cancel scope at the next checkpoint, as after every shield.
+    """
+    if in_trio():
+        return await _shielded_on_trio(call(*args, **keywords))
+    with anyio.CancelScope(shield=True):
+        return await _Uninterrupted(call(*args, **keywords))
+
+
+async def _shielded_on_trio(coroutine: Coroutine[Any, Any, T]) -> T:
+    import outcome
+    import trio
+
+    result: list[outcome.Outcome[T]] = []
+
+    @trio.lowlevel.enable_ki_protection
+    async def run() -> None:
+        with trio.CancelScope(shield=True):
+            result.append(await outcome.acapture(_same, coroutine))
+
+    interrupt: KeyboardInterrupt | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run)
+    except* KeyboardInterrupt as group:
+        interrupt = cast("KeyboardInterrupt", group.exceptions[0])
+    if interrupt is not None:
+        raise interrupt
+    return result[0].unwrap()
+
+
+async def _same(awaitable: Awaitable[T]) -> T:
+    return await awaitable
+
+
+class _Uninterrupted:
+    """Drives a coroutine as an asyncio task does, but keeps native cancellations back until it has ended.
+
+    Cancellations by anyio's scopes go through: the outer ones are held back by the shield around this, so
+    they can only be those of a scope inside the coroutine.
+    """
+
+    def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+        self._coroutine = coroutine
+
+    def __await__(self) -> Generator[Any, Any, Any]:
+        from asyncio import CancelledError
+
+        kept: CancelledError | None = None
+        resume: BaseException | None = None
+        try:
+            while True:
+                try:
+                    waited_for = (
+                        self._coroutine.send(None) if resume is None else self._coroutine.throw(resume)
+                    )
+                except StopIteration as stop:
+                    if kept is None:
+                        return stop.value
+                    raise kept from None
+                resume = None
+                if waited_for is None:  # a bare yield: asyncio.sleep(0)
+                    try:
+                        yield
+                    except CancelledError as exc:
+                        if _by_a_scope(exc):
+                            resume = exc
+                        else:
+                            kept = exc
+                    continue
+                waited_for._asyncio_future_blocking = False
+                while not waited_for.done():
+                    try:
+                        yield from _ended(waited_for)
+                    except CancelledError as exc:
+                        if _by_a_scope(exc):
+                            waited_for.cancel(*exc.args)
+                        else:
+                            kept = exc
+        except BaseException as exc:
+            if kept is None or exc is kept:
+                raise
+            raise kept from exc
+
+
+def _by_a_scope(exc: asyncio.CancelledError) -> bool:
+    return bool(exc.args) and isinstance(exc.args[0], str) and exc.args[0].startswith("Cancelled via cancel scope")
+
+
+def _ended(future: asyncio.Future[Any]) -> Generator[Any, Any, None]:
+    """Wait until a future is done, leaving it alone when the waiter is cancelled."""
+    waiter: asyncio.Future[None] = future.get_loop().create_future()
+
+    def wake(_: asyncio.Future[Any]) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    future.add_done_callback(wake)
+    try:
+        yield from waiter
+    finally:
+        future.remove_done_callback(wake)

@@ -1,0 +1,160 @@
+"""`shielded`: no cancellation interrupts it, none is lost, none is doubled."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import signal
+import subprocess
+import sys
+import textwrap
+
+import anyio
+import pytest
+
+from runc_async._shield import shielded
+
+pytestmark = pytest.mark.anyio
+
+
+async def steps(done: list[str], *, error: Exception | None = None) -> str:
+    for _ in range(3):
+        await anyio.sleep(0.01)
+        await anyio.lowlevel.checkpoint()
+    done.append("finished")
+    if error:
+        raise error
+    return "result"
+
+
+async def test_gives_the_result_and_the_error_of_the_call() -> None:
+    assert await shielded(steps, []) == "result"
+    with pytest.raises(ValueError, match="broken"):
+        await shielded(steps, [], error=ValueError("broken"))
+
+
+async def test_a_cancelled_scope_waits_for_the_end_and_then_cancels() -> None:
+    done: list[str] = []
+    with anyio.move_on_after(0.005) as scope:
+        await shielded(steps, done)
+        await anyio.lowlevel.checkpoint()
+        done.append("not cancelled")
+    assert scope.cancelled_caught
+    assert done == ["finished"]
+
+
+async def test_a_deadline_inside_still_holds() -> None:
+    async def bounded() -> str:
+        with anyio.move_on_after(0.01):
+            await anyio.sleep(10)
+        await anyio.sleep(0.01)
+        return "bounded"
+
+    with anyio.move_on_after(0.005) as scope:
+        await shielded(bounded)
+        await anyio.lowlevel.checkpoint()
+    assert scope.cancelled_caught
+    assert await shielded(bounded) == "bounded"
+
+
+async def test_streams_and_task_groups_work_inside() -> None:
+    async def inside() -> list[int]:
+        found: list[int] = []
+
+        async def put(n: int) -> None:
+            await anyio.sleep(0.001 * n)
+            found.append(n)
+
+        async with anyio.create_task_group() as group:
+            for n in range(3):
+                group.start_soon(put, n)
+        return found
+
+    assert await shielded(inside) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+class TestNativeCancellation:
+    async def test_waits_for_the_end_and_then_cancels(self) -> None:
+        done: list[str] = []
+        task = asyncio.create_task(shielded(steps, done))
+        await asyncio.sleep(0.005)
+        task.cancel("reason")
+        await asyncio.sleep(0.005)
+        task.cancel("again")
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert done == ["finished"]
+
+    async def test_a_timeout_of_asyncio_is_a_timeout(self) -> None:
+        done: list[str] = []
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.005):
+                await shielded(steps, done)
+        assert done == ["finished"]
+        await asyncio.sleep(0)  # nothing of the cancellation is left
+
+    async def test_an_error_is_the_context_of_the_cancellation(self) -> None:
+        task = asyncio.create_task(shielded(steps, [], error=ValueError("broken")))
+        await asyncio.sleep(0.005)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+
+    async def test_does_not_spin_while_it_waits(self) -> None:
+        turns = 0
+
+        async def count() -> None:
+            nonlocal turns
+            while True:
+                turns += 1
+                await asyncio.sleep(0.001)
+
+        counter = asyncio.create_task(count())
+        task = asyncio.create_task(shielded(anyio.sleep, 0.1))
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        counter.cancel()
+        assert turns < 150
+        gc.collect()
+
+
+PROGRAM = """
+    import asyncio, signal, sys, os
+    import anyio
+    from runc_async._shield import shielded
+
+    async def work():
+        os.kill(os.getpid(), signal.SIGINT) if sys.argv[2] == "ctrl-c" else None
+        for _ in range(5):
+            await anyio.sleep(0.02)
+        print("finished", flush=True)
+
+    async def main():
+        if sys.argv[2] == "end-of-run":
+            asyncio.create_task(shielded(work))
+            await asyncio.sleep(0.01)
+        else:
+            await shielded(work)
+
+    anyio.run(main, backend=sys.argv[1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("backend", "how"), [("asyncio", "ctrl-c"), ("trio", "ctrl-c"), ("asyncio", "end-of-run")]
+)
+def test_the_end_of_the_program_waits_for_it(backend: str, how: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), backend, how],
+        capture_output=True,
+        text=True,
+        timeout=20,
+        check=False,
+    )
+    assert ended.stdout == "finished\n"
+    if how == "ctrl-c":
+        assert ended.returncode in (1, -signal.SIGINT)
+        assert "KeyboardInterrupt" in ended.stderr

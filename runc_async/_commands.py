@@ -458,6 +458,8 @@ def _container_id(value: str) -> None:
         raise ValueError("the container id is empty")
     if value.startswith("-"):
         raise ValueError(f"a container id must not begin with a dash: {value!r}")
+    if {".", ".."} & set(value.split("/")):  # crun 1.8 takes it for a path: `delete --force ..` empties it
+        raise ValueError(f"a container id must not be a path: {value!r}")
     if value != value.strip():  # runc 1.5 strips it, and means another container
         raise ValueError(f"a container id must not begin or end with white space: {value!r}")
 

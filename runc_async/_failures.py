@@ -26,7 +26,7 @@ from ._errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 __all__ = ["failure", "parse_log"]
 
@@ -71,7 +71,7 @@ TABLE: tuple[Row, ...] = (
     Row(r"(cannot exec in a paused container|container paused$)", ContainerNotRunningError),
     Row(r"the container `[^`]*` is paused$", ContainerNotRunningError),
     Row(r"kill container: No such process|container process not found", ContainerNotRunningError),
-    Row(r"process not running", ContainerNotRunningError),
+    Row(r"process not running|open pidfd: No such process", ContainerNotRunningError),
     # Running, or already started.
     Row(r"cannot start (an already running container|a container in the \S+ state)", ContainerRunningError),
     Row(r"cannot open `.*/exec\.fifo`: No such file", ContainerRunningError, frozenset({"start"})),
@@ -114,12 +114,11 @@ def parse_log(data: bytes) -> tuple[LogEntry, ...]:
     :param data: JSON objects (``--log-format json``; crun 1.28 spreads one over several lines), lines of
         logrus text (``time=… level=… msg=…``), plain lines, or a mixture.
     :returns: the entries in order. A line that is none of these, or a broken one, is an entry of its own
-        without a level; nothing is dropped but empty lines, and nothing raises.
+        without a level, together with indented lines that follow it; nothing is dropped but empty lines, and
+        nothing raises.
     """
-    return tuple(_entries(data.decode(errors="replace")))
-
-
-def _entries(text: str) -> Iterator[LogEntry]:
+    text = data.decode(errors="replace")
+    entries: list[LogEntry] = []
     at = 0
     while at < len(text):
         if text[at] == "{":
@@ -128,14 +127,18 @@ def _entries(text: str) -> Iterator[LogEntry]:
             except (ValueError, RecursionError):
                 pass
             else:
-                yield _entry(value, text[at:end])
+                entries.append(_entry(value, text[at:end]))
                 at = end
                 continue
         end = text.find("\n", at)
         end = len(text) if end < 0 else end
-        if line := text[at:end].strip():
-            yield _line(line)
+        line = text[at:end].rstrip()
         at = end + 1
+        if line[:1].isspace() and entries and not entries[-1].level:  # crun points into broken JSON like this
+            entries[-1] = LogEntry(message=f"{entries[-1].message}\n{line}")
+        elif line:
+            entries.append(_line(line.lstrip()))
+    return tuple(entries)
 
 
 def _line(line: str) -> LogEntry:
@@ -183,8 +186,8 @@ def failure(
     :param log: the entries of its log.
     :param stderr: what it wrote to standard error, as far as that is not the container's.
     :param stdout: likewise standard output, where runc 1.1 prints usage errors as well.
-    :param version: the runtime's version, such as ``1.1.5``, for the sentence of an `UnsupportedError`. It may
-        be left out, and the error made anew with it where it turns out to be one.
+    :param version: the runtime's version, such as ``1.1.5``, for the sentence of an `UnsupportedError`. It
+        may be left out, and the error made anew with it where it turns out to be one.
     :returns: an error of the class that the table says. Its message is the last error in the log, else the
         last word on standard error, else a sentence that says there was none.
     """

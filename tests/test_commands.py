@@ -17,6 +17,8 @@ from hypothesis import strategies as st
 
 from runc_async._commands import COMMANDS, GLOBAL, Command, command_line, global_options, signal_argument
 
+from .test_failures import remove_cgroups
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -178,6 +180,7 @@ def test_values_of_exec_arrive_unchanged_in_the_container(
         "EMPTY": "",
         "Ö": "ü",
     }
+    odd["PATH"] = "/bin"  # crun 1.8 takes these in place of the container's, others in addition to them
     script = "pwd; id -u; id -g; " + "".join(f'printf "[%s]" "${name}";' for name in odd if name != "Ö")
     call("create", {"bundle": make_bundle("sleep", "100")}, container_id)
     try:
@@ -189,6 +192,7 @@ def test_values_of_exec_arrive_unchanged_in_the_container(
         assert "Ö=ü" in call("exec", {"env": odd}, container_id, "env")
     finally:
         call("delete", {"force": True}, container_id)
+        remove_cgroups(container_id)
 
 
 # -- what is written ---------------------------------------------------------------------------------------

@@ -144,7 +144,7 @@ def bundle_with(driver: Driver, config: str) -> Path:
 
 
 def remove_cgroups(container: str) -> None:
-    """Take a container's cgroups away, also from under a running one."""
+    """Take a container's cgroups away, also from under a running one; and what crun leaves in their place."""
     folders = [
         Path(folder) / name for folder, names, _ in os.walk(CGROUPS) for name in names if name == container
     ]

@@ -348,9 +348,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             ),
             _command("create", *_START),
             _command("delete", _switch("--force"), _REGEX),
-            _command(
-                "events", _value("--interval", _duration), _switch("--stats"), ignores={"stats": ["interval"]}
-            ),
+            _command("events", _value("--interval", _duration), _switch("--stats"), ignores={"stats": ["interval"]}),
             _command(
                 "exec",
                 _CONSOLE_SOCKET,

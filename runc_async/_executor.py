@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     class _HasFileno(Protocol):
         def fileno(self) -> int: ...
 
+
 __all__ = ["Executable", "Executor", "FdExecutor", "PathExecutor", "SealedExecutor"]
 
 MFD_EXEC = 0x10
@@ -209,9 +210,7 @@ class SealedExecutor(FdExecutor):
             os.close(fd)
 
     @classmethod
-    def from_bytes(
-        cls, data: bytes | bytearray | memoryview, *, name: str = "runc", sha256: str | None = None
-    ) -> Self:
+    def from_bytes(cls, data: bytes | bytearray | memoryview, *, name: str = "runc", sha256: str | None = None) -> Self:
         """Seal a runtime that arrived as bytes, on a host that has none.
 
         :param data: the whole binary (or script).

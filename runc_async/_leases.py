@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
+    from typing import Self
 
 __all__ = ["Descriptor", "HasFileno", "Leases", "number_of"]
 
@@ -129,7 +130,7 @@ class Leases:
         self._owned.append(fd)
         return fd
 
-    def __enter__(self) -> Leases:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

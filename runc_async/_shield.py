@@ -35,8 +35,10 @@ async def shielded(call: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, *
     """
     if in_trio():
         return await _shielded_on_trio(call(*args, **keywords))
-    with anyio.CancelScope(shield=True):
-        return await _Uninterrupted(call(*args, **keywords))
+    scope = anyio.CancelScope(shield=True)
+    with scope:
+        result: T = await _Uninterrupted(call(*args, **keywords))
+    return result
 
 
 async def _shielded_on_trio(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -83,9 +85,7 @@ class _Uninterrupted:
         try:
             while True:
                 try:
-                    waited_for = (
-                        self._coroutine.send(None) if resume is None else self._coroutine.throw(resume)
-                    )
+                    waited_for = self._coroutine.send(None) if resume is None else self._coroutine.throw(resume)
                 except StopIteration as stop:
                     if kept is None:
                         return stop.value

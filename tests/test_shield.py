@@ -143,9 +143,7 @@ PROGRAM = """
 """
 
 
-@pytest.mark.parametrize(
-    ("backend", "how"), [("asyncio", "ctrl-c"), ("trio", "ctrl-c"), ("asyncio", "end-of-run")]
-)
+@pytest.mark.parametrize(("backend", "how"), [("asyncio", "ctrl-c"), ("trio", "ctrl-c"), ("asyncio", "end-of-run")])
 def test_the_end_of_the_program_waits_for_it(backend: str, how: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(PROGRAM), backend, how],

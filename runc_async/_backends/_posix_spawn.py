@@ -36,9 +36,7 @@ async def start(request: Request) -> PidfdChild:
     options: dict[str, Any] = {"setpgroup": 0} if request.process_group else {}
     spare = os.dup(stdio[0])  # keeps a number free for the pidfd, so that a started child can be watched
     try:
-        pid = spawn(
-            request.executable, request.argv, request.env, file_actions=actions, setsigdef=RESTORED, **options
-        )
+        pid = spawn(request.executable, request.argv, request.env, file_actions=actions, setsigdef=RESTORED, **options)
     finally:
         os.close(spare)
     return PidfdChild(pid, functools.partial(reap, pid))

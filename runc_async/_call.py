@@ -1,0 +1,226 @@
+"""One call of the runtime, from its command line to its end."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import signal
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, NamedTuple
+
+import anyio
+
+from . import _backends, _output
+from ._errors import ExecutorError
+from ._shield import shielded
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ._executor import Executor
+    from ._leases import Leases
+
+__all__ = ["Host", "Outcome", "Process", "captured"]
+
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.E2BIG})
+RETRY = 0.003
+"""Seconds between two looks at the children of a runtime process that is being abandoned."""
+
+
+@dataclass(frozen=True, slots=True)
+class Host:
+    """How runtime processes are started."""
+
+    executor: Executor
+    work_dir: str | None = None
+    setpgid: bool = False
+    pdeathsig: signal.Signals | None = None
+    cleanup_timeout: float = 5.0
+
+
+class Outcome(NamedTuple):
+    """What a finished runtime process left."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    log: bytes = b""
+    overflowed: bool = False
+    """Whether its output ran into the limit."""
+
+
+@dataclass(slots=True)
+class Process:
+    """One runtime process: started, waited for or abandoned, and always reaped."""
+
+    host: Host
+    leases: Leases
+    arguments: Sequence[str]
+    env: Mapping[str, str]
+    argv: tuple[str, ...] = ()
+    _child: _backends.Child | None = field(default=None, init=False)
+    status: int | None = field(default=None, init=False)
+    """Its exit status, when it has ended and was reaped."""
+
+    @property
+    def pid(self) -> int:
+        """Its process id; 0 where it was never started."""
+        return self._child.pid if self._child else 0
+
+    async def start(self) -> None:
+        """Start it. A cancellation that arrives meanwhile is raised when it has started.
+
+        :raises ExecutorError: there is nothing that can be executed.
+        :raises OSError: descriptors, processes or memory are exhausted, or the working directory is missing.
+        """
+        executable = self.host.executor.executable()
+        if executable.fd is not None:
+            path = f"/proc/self/fd/{self.leases.executable(executable.fd)}"
+        elif executable.path is not None:
+            path = executable.path
+        else:
+            raise ExecutorError(f"{self.host.executor!r} gave neither a path nor a descriptor")
+        self.argv = (*executable.argv, *self.arguments)
+        program, argv = path, self.argv
+        if self.host.pdeathsig is not None:
+            program, argv = _with_pdeathsig(self.host.pdeathsig, path, (*executable.argv[1:], *self.arguments))
+        request = _backends.Request(
+            program, argv, self.env, self.leases.child_map(), self.host.work_dir, self.host.setpgid
+        )
+        try:
+            await shielded(self._start, request)
+        except OSError as exc:
+            raise _explained(exc, path, executable.argv[0], self.host.work_dir) from exc
+
+    async def _start(self, request: _backends.Request) -> None:
+        self._child = await _backends.start(request)
+
+    async def wait(self) -> int:
+        """Wait until it has ended; its exit status, ``-N`` when signal N ended it."""
+        if self.status is None:
+            assert self._child is not None
+            self.status = await self._child.wait()
+        return self.status
+
+    async def kill(self) -> None:
+        """Kill it and reap it. To be shielded by the caller."""
+        if self._child is not None and self.status is None:
+            self._child.kill()
+            await self.wait()
+
+    async def finish(self) -> None:
+        """Let it end by itself for a while, then kill it; reap it. To be shielded by the caller."""
+        if self._child is not None:
+            with anyio.move_on_after(self.host.cleanup_timeout):
+                await self.wait()
+            await self.kill()
+
+    async def abandon(self) -> int | None:
+        """Take away what it is starting, let it clean up after itself, and reap it.
+
+        A runtime that is killed while it makes a container leaves its init, its cgroup or both behind. One
+        whose children are killed takes its own error road and removes everything. Only when it has not ended
+        after ``cleanup_timeout`` it is killed itself. To be shielded by the caller.
+
+        :returns: its exit status; None when it had to be killed or was never started.
+        """
+        if self._child is None:
+            return None
+        with anyio.move_on_after(self.host.cleanup_timeout):
+            while self.status is None:
+                for pid in children(self.pid):
+                    _kill(pid)
+                with anyio.move_on_after(RETRY):
+                    await self.wait()
+            return self.status
+        orphans = children(self.pid)
+        await self.kill()
+        for pid in orphans:
+            _kill(pid)
+        return None
+
+
+async def captured(
+    host: Host,
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    leases: Leases,
+    log: int,
+    *,
+    patient: bool = False,
+) -> Outcome:
+    """Run a command that starts nothing, and capture what it prints and logs.
+
+    When it is cancelled, the runtime process is killed and reaped, and then the cancellation goes on.
+
+    :param leases: the descriptors of the call.
+    :param log: the one among them that the runtime logs to.
+    :param patient: when cancelled, give the runtime ``cleanup_timeout`` seconds to finish by itself.
+    """
+    stdin = leases.adopt(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    stdout = leases.adopt(_output.memory_file("stdout", limit=_output.STDOUT_LIMIT))
+    stderr = leases.adopt(_output.memory_file("stderr", limit=_output.STDERR_LIMIT))
+    leases.stdio(stdin, stdout, stderr)
+    process = Process(host, leases, arguments, env)
+    try:
+        await process.start()
+        leases.close(stdout, stderr, log)
+        status = await process.wait()
+    except BaseException:
+        await shielded(process.finish if patient else process.kill)
+        raise
+    return Outcome(
+        process.argv,
+        status,
+        _output.printed(stdout),
+        _output.printed(stderr),
+        _output.logged(log),
+        _output.overflowed(stdout, _output.STDOUT_LIMIT),
+    )
+
+
+def children(pid: int) -> list[int]:
+    """The children of a process, of all its threads; none where it has ended."""
+    found: list[int] = []
+    try:
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
+                found += map(int, file.read().split())
+    except OSError:
+        pass
+    return found
+
+
+def _kill(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)
+
+
+def _with_pdeathsig(number: signal.Signals, path: str, arguments: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+    # Only a process can ask this for itself, before it executes the runtime; a launcher does, not a preexec_fn.
+    setpriv = shutil.which("setpriv")
+    if setpriv is None:
+        raise ExecutorError("pdeathsig needs the program setpriv (Debian package util-linux) on PATH")
+    name = number.name.removeprefix("SIG")
+    return setpriv, ("setpriv", "--pdeathsig", name, "--", path, *arguments)
+
+
+def _explained(exc: OSError, path: str, name: str, work_dir: str | None) -> OSError | ExecutorError:
+    """Say what could not be executed, and why. Exhaustion stays an `OSError`."""
+    if exc.errno in EXHAUSTED:
+        return OSError(exc.errno, os.strerror(exc.errno or 0))
+    if work_dir is not None and not os.path.isdir(work_dir):
+        return OSError(exc.errno, f"work_dir cannot be entered: {os.strerror(exc.errno or 0)}", work_dir)
+    reason = os.strerror(exc.errno or 0)
+    if path.startswith("/proc/self/fd/"):
+        if not os.path.exists("/proc/self/fd"):
+            reason = "/proc is not mounted, and a descriptor is executed by /proc/self/fd/N"
+        path = name
+        if exc.errno == errno.ENOENT and os.path.exists("/proc/self/fd"):
+            reason = "its interpreter is missing"
+    elif exc.errno == errno.ENOENT and os.path.exists(path):
+        reason = "its interpreter is missing"
+    return ExecutorError(f"{path} cannot be executed: {reason}")

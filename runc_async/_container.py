@@ -1,0 +1,413 @@
+"""`Container`: a container as an async object, gone when its context is left."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal as signals
+from datetime import datetime, timezone
+from typing import TYPE_CHECKING, Any
+
+import anyio
+
+from ._errors import CommandError
+from ._inotify import Written
+from ._io import PipeIO
+from ._models import CompletedProcess, Exit
+from ._pidfd import Pidfd
+from ._private import private_directory
+from ._shield import shielded
+from ._teardown import leads_pid_namespace
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping, Sequence
+    from typing import Unpack
+
+    from ._client import Launched, Runc
+    from ._io import IO
+    from ._leases import Descriptor
+    from ._models import ContainerState, Stats
+    from ._monitor import Monitor
+    from ._options import ExecOptions, StrPath
+    from ._streams import FdReceiveStream
+
+__all__ = ["Container", "ContainerProcess", "attached", "created"]
+
+logger = logging.getLogger("runc_async")
+
+THAW_AFTER = 0.2
+"""Seconds after which a killed container that has not ended is taken for a frozen one."""
+
+
+class Container:
+    """A container: created when the context of `Runc.container` is entered, gone when it is left.
+
+    :ivar id: its id.
+    :ivar pid: the pid, on the host, of its init; 0 if it had ended before `Runc.attach`.
+    :ivar io: its streams, as given to `Runc.container`; None if none were.
+    """
+
+    def __init__(self, runc: Runc, id: str, process: Pidfd | None, io: IO | None, monitor: Monitor) -> None:
+        self.id = id
+        self.pid = process.pid if process else 0
+        self.io = io
+        self._runc = runc
+        self._process = process
+        self._monitor = monitor
+        self._waiting = anyio.Lock()
+        self._exit: Exit | None = None
+        if process is None:
+            self._exit = Exit(pid=0, status=None, timestamp=datetime.now(timezone.utc))
+        else:
+            monitor.started(process)
+
+    def __repr__(self) -> str:
+        return f"<Container {self.id!r} pid={self.pid}>"
+
+    async def start(self) -> None:
+        """Start its program; see `Runc.start`."""
+        await self._runc.start(self.id)
+
+    async def wait(self) -> Exit:
+        """Wait until its init has ended. Any number of tasks may, at once and again afterwards.
+
+        :returns: the `Exit`: the status as a shell gives it (128 + N for signal N), None where it cannot be known
+            (no `Subreaper`, and Linux older than 6.15); and when it ended.
+        """
+        async with self._waiting:
+            if self._exit is None:
+                assert self._process is not None
+                self._exit = await self._monitor.wait(self._process)
+        return self._exit
+
+    async def kill(self, signal: int | signals.Signals | str = signals.SIGTERM, *, all: bool = False) -> None:
+        """Send a signal to its init, or to all its processes; see `Runc.kill`."""
+        await self._runc.kill(self.id, signal, all=all)
+
+    async def stop(self, signal: int | signals.Signals | str = signals.SIGTERM, timeout: float = 10.0) -> Exit:
+        """Ask it to end, wait, then kill it.
+
+        :param signal: how to ask.
+        :param timeout: seconds that it has to end by itself.
+        :returns: its `Exit`.
+        """
+        if timeout < 0:
+            raise ValueError(f"timeout must not be negative: {timeout}")
+        if self._exit is None:
+            with contextlib.suppress(CommandError):  # it has ended already
+                await self.kill(signal)
+            with anyio.move_on_after(timeout):
+                return await self.wait()
+            await self._end()
+        return await self.wait()
+
+    async def state(self) -> ContainerState:
+        """Its state; see `Runc.state`."""
+        return await self._runc.state(self.id)
+
+    async def stats(self) -> Stats:
+        """Its use of resources; see `Runc.stats`."""
+        return await self._runc.stats(self.id)
+
+    async def pause(self) -> None:
+        """Suspend all its processes; see `Runc.pause`."""
+        await self._runc.pause(self.id)
+
+    async def resume(self) -> None:
+        """Let it go on; see `Runc.resume`."""
+        await self._runc.resume(self.id)
+
+    async def run(
+        self,
+        args: Sequence[str],
+        *,
+        input: bytes | str | None = None,
+        env: Mapping[str, str] | None = None,
+        cwd: StrPath | None = None,
+        user: str | int | None = None,
+    ) -> CompletedProcess:
+        """Run a further process in it to its end and capture what it prints, as `subprocess.run` does.
+
+        :param args: the program and its arguments.
+        :param input: what it reads from stdin (a str is encoded as UTF-8); None is ``/dev/null``.
+        :param env: variables beside those of the container.
+        :param cwd: its working directory in the container.
+        :param user: ``uid`` or ``uid:gid``, in numbers.
+        :returns: its status, stdout and stderr. What a process that it left behind prints later is not in it.
+        :raises ContainerNotRunningError: the container is not running.
+        :raises CommandError: it cannot be executed.
+        """
+        data = input.encode() if isinstance(input, str) else input
+        options: dict[str, Any] = {"env": env, "cwd": cwd, "user": user}
+        async with PipeIO(stdin=data is not None) as io:
+            launch = self._runc._launched("exec", self.id, None, io, (), (), options, detached=False, words=args)
+            async with launch as launched:
+                outputs = bytearray(), bytearray()
+                try:
+                    async with anyio.create_task_group() as group:
+                        if data is not None:
+                            group.start_soon(_feed, io, data)
+                        for output, stream in zip(outputs, (io._output(1), io._output(2)), strict=True):
+                            group.start_soon(_read, stream, output)
+                        status = await launched.wait()
+                        group.cancel_scope.cancel()
+                except BaseExceptionGroup as errors:
+                    raise _single(errors) from None
+                for output, stream in zip(outputs, (io._output(1), io._output(2)), strict=True):
+                    _drain(stream, output)
+        return CompletedProcess(args=list(args), status=status, stdout=bytes(outputs[0]), stderr=bytes(outputs[1]))
+
+    @contextlib.asynccontextmanager
+    async def exec(
+        self,
+        args: Sequence[str] | Mapping[str, Any],
+        *,
+        io: IO | None = None,
+        preserve_fds: Sequence[Descriptor] = (),
+        extra_args: Sequence[str] = (),
+        **options: Unpack[ExecOptions],
+    ) -> AsyncIterator[ContainerProcess]:
+        """Run a further process in it: ``async with container.exec(["sh"], io=PipeIO()) as process:``.
+
+        :param args: the program and its arguments, or an OCI process object.
+        :param io: its streams; None is ``/dev/null``.
+        :param preserve_fds: as for `Runc.create`.
+        :param options: further flags, see `ExecOptions`; ``console_socket`` among them.
+        :returns: a running `ContainerProcess`. Leaving the context kills it, if it still runs.
+        :raises ContainerNotRunningError: the container is not running.
+        :raises CommandError: it cannot be executed.
+        """
+        words, files = self._runc._process_object(args)
+        async with contextlib.AsyncExitStack() as stack:
+            if io is not None:
+                await stack.enter_async_context(io)
+            folder = stack.enter_context(private_directory())
+            pid_file = os.path.join(folder, "pid")
+            written = stack.enter_context(Written(folder))
+            launched = await stack.enter_async_context(
+                self._runc._launched(
+                    "exec",
+                    self.id,
+                    None,
+                    io,
+                    preserve_fds,
+                    extra_args,
+                    {**options, "pid_file": pid_file},
+                    detached=False,
+                    words=words,
+                    files=files,
+                )
+            )
+            pid = await _pid_when_started(launched, written, pid_file)
+            process = ContainerProcess(pid, io, launched)
+            try:
+                yield process
+            finally:
+                process._close()
+
+    async def _end(self) -> None:
+        """Kill it and wait for its end."""
+        if self._process is None or self._exit is not None:
+            return
+        if not leads_pid_namespace(self.pid):
+            with contextlib.suppress(CommandError):
+                await self.kill(signals.SIGKILL, all=True)
+        with contextlib.suppress(ProcessLookupError):
+            self._process.send_signal(signals.SIGKILL)
+        with anyio.move_on_after(THAW_AFTER):
+            await self._process.wait()
+            return
+        with contextlib.suppress(CommandError):  # it was not frozen
+            await self.resume()
+        await self._process.wait()
+
+    async def _remove(self) -> None:
+        """Kill and delete it, within the time that the client has for it."""
+        timeout = self._runc._host.cleanup_timeout
+        with anyio.move_on_after(timeout):
+            if self._process is not None and leads_pid_namespace(self.pid):
+                await self._end()
+            await self._runc.delete(self.id, force=True)
+            return
+        raise TimeoutError(f"container {self.id} could not be removed within {timeout} s")
+
+    def _forget(self) -> None:
+        if self._process is not None:
+            self._monitor.forgotten(self._process)
+            self._process.close()
+
+
+class ContainerProcess:
+    """A further process in a container, from `Container.exec`.
+
+    :ivar pid: its pid on the host.
+    :ivar io: its streams, as given to `Container.exec`.
+    """
+
+    def __init__(self, pid: int, io: IO | None, launched: Launched) -> None:
+        self.pid = pid
+        self.io = io
+        self._launched = launched
+        self._waiting = anyio.Lock()
+        self._exit: Exit | None = None
+        try:
+            self._process: Pidfd | None = Pidfd.open(pid)
+        except ProcessLookupError:  # it has ended and was reaped
+            self._process = None
+
+    def __repr__(self) -> str:
+        return f"<ContainerProcess pid={self.pid}>"
+
+    async def wait(self) -> Exit:
+        """Wait until it has ended. Any number of tasks may, at once and again afterwards.
+
+        :returns: its `Exit`: the status as a shell gives it (128 + N for signal N).
+        """
+        async with self._waiting:
+            if self._exit is None:
+                status = await self._launched.wait()
+                self._exit = Exit(pid=self.pid, status=status, timestamp=datetime.now(timezone.utc))
+        return self._exit
+
+    async def kill(self, signal: int | signals.Signals | str = signals.SIGTERM) -> None:
+        """Send it a signal, by pidfd.
+
+        :param signal: a number, a `signal.Signals` or a name, with or without ``SIG``.
+        :raises ProcessLookupError: it has ended.
+        """
+        if self._process is None:
+            raise ProcessLookupError(f"process {self.pid} has ended")
+        self._process.send_signal(signal_number(signal))
+        await anyio.lowlevel.checkpoint()
+
+    def _close(self) -> None:
+        if self._process is not None:
+            self._process.close()
+
+
+@contextlib.asynccontextmanager
+async def created(
+    runc: Runc,
+    id: str,
+    bundle: StrPath,
+    io: IO | None,
+    preserve_fds: Sequence[Descriptor],
+    extra_args: Sequence[str],
+    options: Mapping[str, Any],
+) -> AsyncIterator[Container]:
+    """Create a container; delete it on leaving. See `Runc.container`."""
+    async with contextlib.AsyncExitStack() as stack:
+        if io is not None:
+            await stack.enter_async_context(io)
+        with contextlib.ExitStack() as files:
+            given = dict(options)
+            if given.get("pid_file") is None:
+                given["pid_file"] = os.path.join(files.enter_context(private_directory()), "pid")
+            await runc.create(id, bundle, io=io, preserve_fds=preserve_fds, extra_args=extra_args, **given)
+            # Nothing is awaited from here until its removal is certain.
+            try:
+                with open(given["pid_file"]) as file:
+                    process = Pidfd.open(int(file.read()))
+                container = Container(runc, id, process, io, runc.monitor or runc._pidfd_monitor)
+            except BaseException:
+                await shielded(runc.delete, id, force=True)
+                raise
+        async with _removed(container):
+            yield container
+
+
+@contextlib.asynccontextmanager
+async def attached(runc: Runc, id: str, delete: bool) -> AsyncIterator[Container]:
+    """Take over a container that exists. See `Runc.attach`."""
+    state = await runc.state(id)
+    process = None
+    if state.pid > 0:
+        with contextlib.suppress(ProcessLookupError):
+            process = Pidfd.open(state.pid)
+    container = Container(runc, id, process, None, runc.monitor or runc._pidfd_monitor)
+    async with _removed(container) if delete else _forgotten(container):
+        yield container
+
+
+@contextlib.asynccontextmanager
+async def _forgotten(container: Container) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        container._forget()
+
+
+@contextlib.asynccontextmanager
+async def _removed(container: Container) -> AsyncIterator[None]:
+    async with _forgotten(container):
+        try:
+            yield
+        except BaseException as exc:
+            try:
+                await shielded(container._remove)
+            except Exception as error:
+                exc.add_note(f"container {container.id} may be left: {error}")
+                logger.exception("container %s may be left", container.id)
+            raise
+        await shielded(container._remove)
+
+
+async def _pid_when_started(launched: Launched, written: Written, pid_file: str) -> int:
+    """Wait until a process has started, or has ended already; its pid."""
+    failed: list[BaseException] = []
+
+    async def end(scope: anyio.CancelScope) -> None:
+        try:
+            await launched.wait()
+        except Exception as exc:
+            failed.append(exc)
+        scope.cancel()
+
+    def pid() -> int:
+        try:
+            with open(pid_file) as file:
+                return int(file.read() or 0)
+        except FileNotFoundError:
+            return 0
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(end, group.cancel_scope)
+        while not pid():
+            await written.wait()
+        group.cancel_scope.cancel()
+    if failed:
+        raise failed[0]
+    return pid()
+
+
+def signal_number(signal: int | signals.Signals | str) -> int:
+    """The number of a signal given by number or name."""
+    if isinstance(signal, str):
+        name = signal.upper()
+        return signals.Signals[name if name.startswith("SIG") else f"SIG{name}"]
+    return int(signal)
+
+
+async def _feed(io: PipeIO, data: bytes) -> None:
+    async with io.stdin as stream:
+        with contextlib.suppress(anyio.BrokenResourceError):  # it does not read it all
+            await stream.send(data)
+
+
+async def _read(stream: FdReceiveStream, into: bytearray) -> None:
+    with contextlib.suppress(anyio.EndOfStream):
+        while True:
+            into += await stream.receive()
+
+
+def _drain(stream: FdReceiveStream, into: bytearray) -> None:
+    """Read what is there. The end of the stream may be far: a process left behind can hold it open."""
+    with contextlib.suppress(BlockingIOError):
+        while data := os.read(stream.fileno(), 65536):
+            into += data
+
+
+def _single(errors: BaseExceptionGroup[BaseException]) -> BaseException:
+    """The one error of a group, or the group."""
+    return errors.exceptions[0] if len(errors.exceptions) == 1 else errors

@@ -1,0 +1,190 @@
+"""IO strategies: what a container's stdin, stdout and stderr are."""
+
+from __future__ import annotations
+
+import abc
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+from ._streams import FdReceiveStream, FdSendStream
+
+if TYPE_CHECKING:
+    from types import TracebackType
+    from typing import Self
+
+    from anyio.abc import ByteReceiveStream, ByteSendStream
+
+__all__ = ["IO", "InheritIO", "NullIO", "PipeIO", "Stdio"]
+
+
+class Stdio(NamedTuple):
+    """The descriptors that a container gets as 0, 1 and 2. None is ``/dev/null``."""
+
+    stdin: int | None = None
+    stdout: int | None = None
+    stderr: int | None = None
+
+
+class IO(abc.ABC):
+    """The strategy by which a container gets its streams.
+
+    To write one, implement `open`. The call duplicates what `open` gives; it calls `started` right after the
+    start of the runtime, and also when it was never started.
+    """
+
+    @abc.abstractmethod
+    async def open(self) -> Stdio:
+        """The container's ends, which stay this object's own. May wait, without blocking the loop.
+
+        :raises OSError: one cannot be opened; then nothing is started.
+        """
+
+    def started(self) -> None:  # noqa: B027
+        """The child has its own copies, or never will: close the container's ends.
+
+        Only then does a reader see the end of a stream when the last process in the container closes it.
+        """
+
+    async def aclose(self) -> None:
+        """Close whatever is still open on our side. Idempotent."""
+        self.started()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+
+class NullIO(IO):
+    """``/dev/null`` for all three."""
+
+    async def open(self) -> Stdio:
+        """See `IO.open`."""
+        return Stdio()
+
+
+class InheritIO(IO):
+    """This process's own stdin, stdout and stderr."""
+
+    async def open(self) -> Stdio:
+        """See `IO.open`.
+
+        :raises OSError: one of them is not open (``EBADF``).
+        """
+        return Stdio(0, 1, 2)
+
+
+class PipeIO(IO):
+    """Pipes, whose other ends are anyio streams. For one container or process.
+
+    :param stdin: whether stdin is a pipe; else it is ``/dev/null``.
+    :param stdout: the same for stdout.
+    :param stderr: the same for stderr.
+    :param uid: owner of the container's ends, a user id on the host: needed where the container's root is a mapped
+        user and its program opens ``/dev/stdout`` anew. None leaves them to this process's user.
+    :param gid: the same for the group.
+    :raises OSError: no descriptor is free.
+
+    The streams are unbuffered: a slow reader slows the container. Close them (or the whole, which is an async
+    context manager) when done.
+    """
+
+    def __init__(
+        self,
+        *,
+        stdin: bool = True,
+        stdout: bool = True,
+        stderr: bool = True,
+        uid: int | None = None,
+        gid: int | None = None,
+    ) -> None:
+        for name, number in (("uid", uid), ("gid", gid)):
+            if number is not None and number < 0:
+                raise ValueError(f"{name} must not be negative: {number}")
+        self._theirs: list[int | None] = [None, None, None]
+        self._stdin: FdSendStream | None = None
+        self._outputs: list[FdReceiveStream | None] = [None, None]
+        self._used = False
+        try:
+            if stdin:
+                self._theirs[0], ours = os.pipe()
+                self._stdin = FdSendStream(ours)
+            for number, wanted in ((1, stdout), (2, stderr)):
+                if wanted:
+                    ours, self._theirs[number] = os.pipe()
+                    self._outputs[number - 1] = FdReceiveStream(ours)
+            if uid is not None or gid is not None:
+                for end in self._theirs:
+                    if end is not None:
+                        os.fchown(end, -1 if uid is None else uid, -1 if gid is None else gid)
+        except BaseException:
+            self._close_now()
+            raise
+
+    @property
+    def stdin(self) -> ByteSendStream:
+        """What is sent here the container reads; closing it is the end of its stdin.
+
+        :raises AttributeError: stdin is not a pipe.
+        """
+        if self._stdin is None:
+            raise AttributeError("stdin is no pipe: PipeIO(stdin=False)")
+        return self._stdin
+
+    @property
+    def stdout(self) -> ByteReceiveStream:
+        """What the container writes to its stdout.
+
+        :raises AttributeError: stdout is not a pipe.
+        """
+        return self._output(1)
+
+    @property
+    def stderr(self) -> ByteReceiveStream:
+        """What the container writes to its stderr.
+
+        :raises AttributeError: stderr is not a pipe.
+        """
+        return self._output(2)
+
+    def _output(self, number: int) -> FdReceiveStream:
+        stream = self._outputs[number - 1]
+        if stream is None:
+            name = ("stdout", "stderr")[number - 1]
+            raise AttributeError(f"{name} is no pipe: PipeIO({name}=False)")
+        return stream
+
+    async def open(self) -> Stdio:
+        """See `IO.open`.
+
+        :raises RuntimeError: it has served already.
+        """
+        if self._used:
+            raise RuntimeError("a PipeIO serves one container or process; make a new one")
+        self._used = True
+        return Stdio(*self._theirs)
+
+    def started(self) -> None:
+        """See `IO.started`."""
+        self._used = True
+        for number, fd in enumerate(self._theirs):
+            if fd is not None:
+                self._theirs[number] = None
+                os.close(fd)
+
+    async def aclose(self) -> None:
+        """See `IO.aclose`."""
+        self._close_now()
+
+    def _close_now(self) -> None:
+        self.started()
+        for stream in (self._stdin, *self._outputs):
+            if stream is not None:
+                stream.close()
+
+    def __del__(self) -> None:
+        if any(fd is not None for fd in getattr(self, "_theirs", ())):
+            self.started()

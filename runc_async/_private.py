@@ -1,0 +1,29 @@
+"""Temporary files that no other user can read, swap or make in advance."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["private_directory"]
+
+
+@contextlib.contextmanager
+def private_directory() -> Iterator[str]:
+    """A new directory of mode 0700, gone afterwards; its path.
+
+    It is made below ``XDG_RUNTIME_DIR`` where that is set, else in the temporary directory.
+
+    :raises OSError: it cannot be made.
+    """
+    path = tempfile.mkdtemp(prefix="runc-async-", dir=os.environ.get("XDG_RUNTIME_DIR") or None)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)

@@ -1,0 +1,129 @@
+"""Taking a container down: quickly where it can be, thoroughly where its runtime was killed half-way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Protocol
+
+import anyio
+
+from ._errors import CommandError
+
+if TYPE_CHECKING:
+    from ._models import ContainerState
+
+__all__ = ["clear_remnants", "kill_by_file", "remove"]
+
+CGROUPS = "/sys/fs/cgroup"
+
+
+class Runtime(Protocol):
+    """The part of `Runc` that is needed here."""
+
+    async def state(self, id: str) -> ContainerState:
+        """See `Runc.state`."""
+        ...
+
+    async def resume(self, id: str) -> None:
+        """See `Runc.resume`."""
+        ...
+
+    async def delete(self, id: str, *, force: bool = False) -> None:
+        """See `Runc.delete`."""
+        ...
+
+
+async def remove(runc: Runtime, id: str) -> None:
+    """Kill a container of ours and delete it.
+
+    ``delete --force`` polls every 100 ms for the end of what it killed. Where init has a pid namespace of its
+    own, whose processes all end with it, it is killed here and its end awaited by pidfd, so that the runtime
+    finds it stopped.
+
+    :raises CommandError: the runtime could not delete it.
+    """
+    try:
+        state = await runc.state(id)
+    except CommandError:  # none, or half written: the runtime clears that
+        pass
+    else:
+        if state.pid > 0:
+            await _kill_init(runc, state)
+    await runc.delete(id, force=True)
+
+
+async def _kill_init(runc: Runtime, state: ContainerState) -> None:
+    try:
+        pidfd = os.pidfd_open(state.pid)
+    except ProcessLookupError:
+        return
+    try:
+        if not leads_pid_namespace(state.pid):
+            return
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+        if state.status == "paused":  # a frozen process dies when it is thawed
+            await runc.resume(state.id)
+        await anyio.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)
+
+
+def leads_pid_namespace(pid: int) -> bool:
+    """Whether a process is the init of a pid namespace below ours."""
+    try:
+        with open(f"/proc/{pid}/status", "rb") as file:
+            numbers = next(line for line in file if line.startswith(b"NSpid:")).split()[1:]
+    except (OSError, StopIteration):
+        return False
+    return len(numbers) > 1 and numbers[-1] == b"1"
+
+
+async def clear_remnants(runc: Runtime, id: str, begun: int) -> None:
+    """Clear what a runtime left that was killed while it made a container.
+
+    That may be a state directory, whole or half written, ``runc init``, and cgroups that no state tells of.
+
+    :param begun: when the call began, in nanoseconds since the epoch; a container older than it is not ours.
+    """
+    try:
+        state = await runc.state(id)
+    except CommandError:
+        pass
+    else:
+        if state.created_ns < begun:
+            return
+    folders = [folder for folder, _, _ in os.walk(CGROUPS) if os.path.basename(folder) == id]
+    for folder in folders:
+        for pid in _processes(folder):
+            await _kill_and_wait(pid)
+    await remove(runc, id)
+    for folder in sorted(folders, key=len, reverse=True):
+        with contextlib.suppress(FileNotFoundError):
+            os.rmdir(folder)
+
+
+def _processes(folder: str) -> list[int]:
+    try:
+        with open(os.path.join(folder, "cgroup.procs"), "rb") as file:
+            return [int(line) for line in file]
+    except OSError:
+        return []
+
+
+async def _kill_and_wait(pid: int) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        pidfd = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            await anyio.wait_readable(pidfd)
+        finally:
+            os.close(pidfd)
+
+
+def kill_by_file(pid_file: str | os.PathLike[str]) -> None:
+    """Kill the process whose pid a runtime wrote to a file."""
+    with contextlib.suppress(OSError, ValueError), open(pid_file) as file:
+        os.kill(int(file.read()), signal.SIGKILL)

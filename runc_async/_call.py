@@ -149,7 +149,6 @@ async def captured(
     env: Mapping[str, str],
     leases: Leases,
     log: int,
-    *,
     patient: bool = False,
 ) -> Outcome:
     """Run a command that starts nothing, and capture what it prints and logs.

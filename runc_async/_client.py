@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import signal as signals
-import time
-from collections.abc import Mapping
-from contextvars import ContextVar
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
-from . import _output
-from ._call import Host, Outcome, Process, captured
+from . import _environment
+from ._call import Host
 from ._commands import command_line, global_options, signal_argument
-from ._errors import BundleError, CommandError, DecodeError, UnsupportedError
-from ._events import event_stream
+from ._errors import DecodeError
 from ._executor import Executor, PathExecutor
-from ._failures import failure, parse_log
-from ._io import IO, NullIO
-from ._leases import Leases
 from ._models import (
     ContainerState,
     Event,
@@ -30,26 +22,24 @@ from ._models import (
     Stats,
     TopResults,
     Version,
-    decode,
     parse_top,
     parse_version,
 )
-from ._shield import shielded
-from ._monitor import PidfdMonitor
 from ._private import private_directory
-from ._sockets import RuntimeSocket
-from ._teardown import clear_remnants, kill_by_file, remove
+from ._road import Road, decoded, process_object
+from ._signals import signal_number
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Generator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
 
     from anyio.abc import TaskStatus
 
-    from ._leases import Descriptor
     from ._container import Container
+    from ._io import IO
+    from ._leases import Descriptor
     from ._monitor import Monitor
     from ._options import (
         CheckpointOptions,
@@ -65,16 +55,6 @@ if TYPE_CHECKING:
     OCIResources = Mapping[str, Any]
 
 __all__ = ["Runc"]
-
-T = TypeVar("T")
-
-logger = logging.getLogger("runc_async")
-
-# A supervisor's own, from systemd: never the container's by accident. A runtime given LISTEN_FDS would
-# pass descriptors on that nobody named.
-NOT_INHERITED = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
-
-_extra_env: ContextVar[dict[str, str]] = ContextVar("runc_async_extra_env", default={})  # noqa: B039
 
 
 class Runc:
@@ -130,41 +110,41 @@ class Runc:
     ) -> None:
         if cleanup_timeout <= 0:
             raise ValueError(f"cleanup_timeout must be positive, not {cleanup_timeout}")
-        self._host = Host(
-            executor=executor if isinstance(executor, Executor) else PathExecutor(executor),
-            work_dir=None if work_dir is None else os.path.abspath(os.fsdecode(work_dir)),
-            setpgid=setpgid,
-            pdeathsig=None if pdeathsig is None else _signal(pdeathsig),
-            cleanup_timeout=cleanup_timeout,
+        self._road = Road(
+            Host(
+                executor=executor if isinstance(executor, Executor) else PathExecutor(executor),
+                work_dir=None if work_dir is None else os.path.abspath(os.fsdecode(work_dir)),
+                setpgid=setpgid,
+                pdeathsig=None if pdeathsig is None else signal_number(pdeathsig),
+                cleanup_timeout=cleanup_timeout,
+            ),
+            # Without a file of the user's, the log is only read here.
+            log=None if log is None else os.path.abspath(os.fsdecode(log)),
+            global_options=global_options(
+                {
+                    "root": root,
+                    "debug": debug,
+                    "log_format": log_format or ("json" if log is None else "text"),
+                    "systemd_cgroup": systemd_cgroup,
+                    "rootless": rootless,
+                },
+                extra_args,
+            ),
+            env=_environment.checked(env or {}),
         )
-        self._log = None if log is None else os.path.abspath(os.fsdecode(log))
-        self._log_format = log_format or ("json" if log is None else "text")
-        self._globals = global_options(
-            {
-                "root": root,
-                "debug": debug,
-                "log_format": self._log_format,
-                "systemd_cgroup": systemd_cgroup,
-                "rootless": rootless,
-            },
-            extra_args,
-        )
-        self._env = _environment(env or {})
-        self._pidfd_monitor = PidfdMonitor()
         self.monitor = monitor
-        """Who waits for the ends of detached containers, or None."""
-        self._known_flags: set[tuple[str, ...]] = set()
+        """Who waits for the ends of detached containers; None is by their pidfds alone."""
 
     @property
     def executor(self) -> Executor:
         """How the runtime is reached."""
-        return self._host.executor
+        return self._road.host.executor
 
     def __repr__(self) -> str:
         return f"Runc({self.executor!r})"
 
     @contextlib.contextmanager
-    def extra_env(self, **variables: str) -> Iterator[None]:
+    def extra_env(self, **variables: str) -> Generator[None]:
         """Add variables to the environment of the calls made inside the ``with`` block.
 
         They hold for this task and the tasks that it starts there, and for no other. Nested blocks add up.
@@ -172,18 +152,15 @@ class Runc:
         :param variables: names and values.
         :raises ValueError: a name or value that cannot be in an environment.
         """
-        token = _extra_env.set({**_extra_env.get(), **_environment(variables)})
-        try:
+        with _environment.extra(variables):
             yield
-        finally:
-            _extra_env.reset(token)
 
     # -- what there is -----------------------------------------------------------------------------------
 
     async def list(self, *, extra_args: Sequence[str] = ()) -> builtins.list[ContainerState]:
         """All containers under the runtime's root (``runc-list(8)``)."""
-        outcome = await self._captured("list", {"format": "json"}, extra_args=extra_args)
-        return _decoded(list[ContainerState], outcome)
+        outcome = await self._road.captured("list", {"format": "json"}, extra_args=extra_args)
+        return decoded(list[ContainerState], outcome)
 
     async def state(self, id: str, *, extra_args: Sequence[str] = ()) -> ContainerState:
         """The state of one container (``runc-state(8)``).
@@ -191,7 +168,7 @@ class Runc:
         :param id: the container's id.
         :raises ContainerNotFoundError: there is none of this id.
         """
-        return _decoded(ContainerState, await self._captured("state", {}, [id], extra_args))
+        return decoded(ContainerState, await self._road.captured("state", {}, [id], extra_args))
 
     async def ps(self, id: str, *, extra_args: Sequence[str] = ()) -> builtins.list[int]:
         """The pids, on the host, of a container's processes (``runc-ps(8)``).
@@ -199,8 +176,8 @@ class Runc:
         :param id: the container's id.
         :raises ContainerNotFoundError: there is none of this id.
         """
-        outcome = await self._captured("ps", {"format": "json"}, [id], extra_args)
-        return _decoded(list[int], outcome)
+        outcome = await self._road.captured("ps", {"format": "json"}, [id], extra_args)
+        return decoded(list[int], outcome)
 
     async def top(self, id: str, *ps_options: str, extra_args: Sequence[str] = ()) -> TopResults:
         """A container's processes as the program ``ps`` of the host shows them (``runc-ps(8)``).
@@ -210,7 +187,7 @@ class Runc:
         :raises ContainerNotFoundError: there is none of this id.
         :raises CommandError: ``ps`` refused its options, or gave no column of pids.
         """
-        outcome = await self._captured("ps", {"format": "table"}, [id, *ps_options], extra_args)
+        outcome = await self._road.captured("ps", {"format": "table"}, [id, *ps_options], extra_args)
         try:
             return parse_top(outcome.stdout.decode(errors="replace"))
         except ValueError as exc:
@@ -223,8 +200,8 @@ class Runc:
         :raises ContainerNotRunningError: it is not running.
         :raises UnsupportedError: the runtime has no ``events`` (crun).
         """
-        outcome = await self._captured("events", {"stats": True}, [id], extra_args)
-        event = _decoded(Event, outcome)
+        outcome = await self._road.captured("events", {"stats": True}, [id], extra_args)
+        event = decoded(Event, outcome)
         if not isinstance(event.data, Stats):
             raise DecodeError(outcome.argv, outcome.stdout, f"an event of type {event.type!r}, not stats")
         return event.data
@@ -244,21 +221,11 @@ class Runc:
         :raises DecodeError: a line is no event; by the iterator.
         """
         line = command_line("events", {"interval": interval}, positional=[id], extra_args=extra_args)
-        return self._events(line)
-
-    @contextlib.asynccontextmanager
-    async def _events(self, line: Sequence[str]) -> AsyncIterator[AsyncIterator[Event]]:
-        with self._descriptors() as (leases, log):
-            process = Process(self._host, leases, self._line(log, line), self._environ())
-            async with event_stream(process, leases, log, self._error) as events:
-                yield events
+        return self._road.events(line)
 
     async def version(self) -> Version:
         """The runtime's name, version, commit and specification (``--version``)."""
-        with self._descriptors() as (leases, log):
-            outcome = await captured(self._host, ["--version"], self._environ(), leases, log)
-        if outcome.status:
-            raise await self._error(outcome)
+        outcome = await self._road.version()
         try:
             return parse_version(outcome.stdout.decode(errors="replace"))
         except ValueError as exc:
@@ -269,7 +236,7 @@ class Runc:
 
         :raises UnsupportedError: the runtime is older than runc 1.1 or crun 1.8.6.
         """
-        return _decoded(Features, await self._captured("features", extra_args=extra_args))
+        return decoded(Features, await self._road.captured("features", extra_args=extra_args))
 
     # -- a container's life ------------------------------------------------------------------------------
 
@@ -298,7 +265,7 @@ class Runc:
 
         Cancelled, it leaves no container.
         """
-        await self._start("create", id, bundle, io, preserve_fds, extra_args, {**options}, detached=True)
+        await self._road.start("create", id, bundle, io, preserve_fds, extra_args, {**options}, detached=True)
 
     async def start(self, id: str, *, extra_args: Sequence[str] = ()) -> None:
         """Start the program of a created container (``runc-start(8)``).
@@ -308,7 +275,7 @@ class Runc:
         :raises ContainerRunningError: it was started already.
         :raises ContainerNotRunningError: it has ended.
         """
-        await self._captured("start", {}, [id], extra_args)
+        await self._road.captured("start", {}, [id], extra_args)
 
     async def run(
         self,
@@ -333,7 +300,7 @@ class Runc:
 
         Cancelled, it kills and deletes the container.
         """
-        return await self._start(
+        return await self._road.start(
             "run",
             id,
             bundle,
@@ -373,12 +340,12 @@ class Runc:
         Cancelled, it kills the process.
         """
         flags: dict[str, Any] = {**options}
-        words, files = self._process_object(process)
+        words, files = process_object(process)
         with contextlib.ExitStack() as stack:
             if detach and flags.get("pid_file") is None:
                 folder = stack.enter_context(private_directory())
                 flags["pid_file"] = os.path.join(folder, "pid")
-            return await self._start(
+            return await self._road.start(
                 "exec",
                 id,
                 None,
@@ -408,7 +375,7 @@ class Runc:
         :raises ContainerNotFoundError: there is none of this id.
         :raises ContainerNotRunningError: it has ended.
         """
-        await self._captured("kill", {"all": all}, [id, signal_argument(signal)], extra_args)
+        await self._road.captured("kill", {"all": all}, [id, signal_argument(signal)], extra_args)
 
     async def pause(self, id: str, *, extra_args: Sequence[str] = ()) -> None:
         """Suspend all processes of a container (``runc-pause(8)``).
@@ -416,7 +383,7 @@ class Runc:
         :param id: the container's id.
         :raises ContainerNotRunningError: it is neither created nor running.
         """
-        await self._captured("pause", {}, [id], extra_args)
+        await self._road.captured("pause", {}, [id], extra_args)
 
     async def resume(self, id: str, *, extra_args: Sequence[str] = ()) -> None:
         """Let a paused container go on (``runc-resume(8)``).
@@ -424,7 +391,7 @@ class Runc:
         :param id: the container's id.
         :raises ContainerNotFoundError: there is none of this id.
         """
-        await self._captured("resume", {}, [id], extra_args)
+        await self._road.captured("resume", {}, [id], extra_args)
 
     async def update(
         self,
@@ -446,7 +413,7 @@ class Runc:
         if resources is None and not any(value is not None for value in options.values()):
             raise ValueError("update: nothing to change: neither resources nor a single value is given")
         files = {} if resources is None else {"resources": msgspec.json.encode(resources)}
-        await self._captured("update", {**options}, [id], extra_args, files=files)
+        await self._road.captured("update", {**options}, [id], extra_args, files=files)
 
     async def delete(self, id: str, *, force: bool = False, extra_args: Sequence[str] = ()) -> None:
         """Delete a container that has ended (``runc-delete(8)``).
@@ -458,7 +425,7 @@ class Runc:
 
         Cancelled, it lets the runtime finish first, for ``cleanup_timeout`` seconds at most.
         """
-        await self._captured("delete", {"force": force}, [id], extra_args, patient=True)
+        await self._road.captured("delete", {"force": force}, [id], extra_args, patient=True)
 
     async def spec(
         self, bundle: StrPath | None = None, *, rootless: bool = False, extra_args: Sequence[str] = ()
@@ -469,7 +436,7 @@ class Runc:
         :param rootless: one that an ordinary user can run.
         :raises CommandError: the file exists, or cannot be written.
         """
-        await self._captured("spec", {"bundle": bundle, "rootless": rootless}, extra_args=extra_args)
+        await self._road.captured("spec", {"bundle": bundle, "rootless": rootless}, extra_args=extra_args)
 
     async def checkpoint(
         self,
@@ -493,7 +460,7 @@ class Runc:
         """
         descriptors = {} if status_fd is None else {"status_fd": status_fd}
         flags = {"image_path": image_path, **options}
-        await self._captured("checkpoint", flags, [id], extra_args, descriptors=descriptors, patient=True)
+        await self._road.captured("checkpoint", flags, [id], extra_args, descriptors=descriptors, patient=True)
 
     async def restore(
         self,
@@ -519,7 +486,7 @@ class Runc:
         Cancelled, it leaves no container.
         """
         flags = {"image_path": image_path, **options}
-        return await self._start(
+        return await self._road.start(
             "restore", id, bundle, io, (), extra_args, flags, detached=detach, task_status=task_status
         )
 
@@ -546,7 +513,7 @@ class Runc:
         """
         from ._container import created
 
-        return created(self, id, bundle, io, preserve_fds, extra_args, options)
+        return created(self, self._road, id, bundle, io, preserve_fds, extra_args, options)
 
     def attach(self, id: str, *, delete: bool = False) -> AbstractAsyncContextManager[Container]:
         """A container that exists already, such as one of a supervisor's earlier life.
@@ -559,288 +526,4 @@ class Runc:
         """
         from ._container import attached
 
-        return attached(self, id, delete)
-
-    # -- the road ----------------------------------------------------------------------------------------
-
-    def _environ(self) -> dict[str, str]:
-        environ = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-        return {**environ, **self._env, **_extra_env.get()}
-
-    def _line(self, log: int, arguments: Sequence[str]) -> list[str]:
-        return [*self._globals, "--log", f"/proc/self/fd/{log}", *arguments]
-
-    @contextlib.contextmanager
-    def _descriptors(self, preserve_fds: Sequence[Descriptor] = ()) -> Iterator[tuple[Leases, int]]:
-        """The descriptors of one call, and its log, which goes on to the user's when the call ends."""
-        with contextlib.ExitStack() as stack:
-            users_log = None
-            if self._log is not None:
-                users_log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
-                stack.callback(os.close, users_log)
-            leases = stack.enter_context(Leases(preserve_fds))
-            log = leases.keep(leases.adopt(_output.memory_file("log")))
-            try:
-                yield leases, log
-            finally:
-                if users_log is not None:
-                    os.write(users_log, _output.logged(log))
-
-    async def _captured(
-        self,
-        command: str,
-        options: Mapping[str, object] = {},
-        positional: Sequence[str] = (),
-        extra_args: Sequence[str] = (),
-        *,
-        files: Mapping[str, bytes] = {},
-        descriptors: Mapping[str, Descriptor] = {},
-        patient: bool = False,
-    ) -> Outcome:
-        """Run a command that starts nothing.
-
-        :param files: keyword to the content of a file that the runtime reads.
-        :param descriptors: keyword to a descriptor that the runtime gets.
-        :param patient: when cancelled, let the runtime finish first.
-        """
-        with self._descriptors() as (leases, log):
-            given = {
-                **options,
-                **{name: _as_path(leases, name, content) for name, content in files.items()},
-                **{name: leases.keep(leases.lease(what, name)) for name, what in descriptors.items()},
-            }
-            line = command_line(command, given, positional=positional, extra_args=extra_args)
-            outcome = await captured(self._host, self._line(log, line), self._environ(), leases, log, patient=patient)
-        if outcome.overflowed:
-            reason = f"more than {_output.STDOUT_LIMIT >> 20} MiB of output"
-            raise DecodeError(outcome.argv, outcome.stdout, reason)
-        if outcome.status:
-            raise await self._error(outcome)
-        return outcome
-
-    @staticmethod
-    def _process_object(process: OCIProcess | Sequence[str]) -> tuple[Sequence[str], dict[str, bytes]]:
-        """Arguments on the command line, or an OCI process object in a file."""
-        if isinstance(process, str | bytes):
-            raise TypeError("process must be a sequence of arguments or an OCI process object, not one string")
-        if isinstance(process, Mapping):
-            return (), {"process": msgspec.json.encode(process)}
-        return process, {}
-
-    async def _start(
-        self,
-        command: str,
-        id: str,
-        bundle: StrPath | None,
-        io: IO | None,
-        preserve_fds: Sequence[Descriptor],
-        extra_args: Sequence[str],
-        options: Mapping[str, object],
-        *,
-        detached: bool,
-        task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
-        words: Sequence[str] = (),
-        files: Mapping[str, bytes] = {},
-    ) -> int:
-        """Run a command that starts a container, or a process in one, and wait until the command has ended."""
-        async with self._launched(
-            command, id, bundle, io, preserve_fds, extra_args, options, detached=detached, words=words, files=files
-        ) as launched:
-            task_status.started(launched.pid)
-            return await launched.wait()
-
-    @contextlib.asynccontextmanager
-    async def _launched(
-        self,
-        command: str,
-        id: str,
-        bundle: StrPath | None,
-        io: IO | None,
-        preserve_fds: Sequence[Descriptor],
-        extra_args: Sequence[str],
-        options: Mapping[str, object],
-        *,
-        detached: bool,
-        words: Sequence[str] = (),
-        files: Mapping[str, bytes] = {},  # noqa: B006
-    ) -> AsyncIterator[Launched]:
-        """Start a command that starts a container, or a process in one, which inherits its streams.
-
-        Whoever leaves before the command has ended has what it started undone.
-        """
-        io = io or NullIO()
-        sockets = [end for end in options.values() if isinstance(end, RuntimeSocket)]
-        try:
-            with self._descriptors(preserve_fds) as (leases, log):
-                given = {
-                    **options,
-                    **{name: _as_path(leases, name, content) for name, content in files.items()},
-                    "bundle": bundle,
-                    "detach": detached and command != "create",
-                    "preserve_fds": len(preserve_fds) or None,
-                }
-                given = {name: value for name, value in given.items() if value is not None and value is not False}
-                words = [id, *words]
-                line = command_line(command, given, positional=words, extra_args=extra_args)
-                start = _Start(command, id, given, detached, line[: len(line) - len(words)])
-                ends = await io.open()
-                null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-                leases.stdio(*(null if end is None else leases.lease(end) for end in ends))
-                process = Process(self._host, leases, self._line(log, line), self._environ())
-                launched = Launched(self, start, process, log)
-                try:
-                    await process.start()
-                    leases.close(log)
-                    io.started()
-                    yield launched
-                finally:
-                    if process.status is None:
-                        await shielded(self._undo, start, process, log)
-        except BaseException as exc:
-            for socket in sockets:
-                socket.fail(exc)
-            raise
-        finally:
-            io.started()
-
-    async def _judge(self, start: _Start, outcome: Outcome) -> None:
-        """Raise if a status that is not 0 is the runtime's own failure; return if it is the container's."""
-        if outcome.status < 0 and start.command != "exec":  # killed from outside, half-way
-            await shielded(clear_remnants, self, start.id, start.begun)
-        if start.detached or outcome.status < 0 or _has_failed(outcome.log):
-            if not outcome.log:
-                await self._ask_why(start, outcome)
-            raise await self._error(outcome)
-        await self._ask_why(start, outcome)
-
-    async def _ask_why(self, start: _Start, outcome: Outcome) -> None:
-        """Raise the reason of a failure that only went to stderr, which is the container's.
-
-        These are a missing bundle (crun) and an unknown flag (crun, runc 1.5). The same flags before ``--help``
-        fail on the flag, or do nothing.
-        """
-        if start.missing_config is not None:
-            message = f"{start.missing_config}: no such file"
-            raise BundleError(outcome.argv, outcome.status, message, parse_log(outcome.log))
-        flags = tuple(word.partition("=")[0] for word in start.flags)
-        if len(flags) == 1 or flags in self._known_flags:
-            return
-        with self._descriptors() as (leases, log):
-            line = self._line(log, [*start.flags, "--help"])
-            answer = await captured(self._host, line, self._environ(), leases, log)
-        if answer.status:
-            raise await self._error(answer._replace(argv=outcome.argv))
-        self._known_flags.add(flags)
-
-    async def _undo(self, start: _Start, process: Process, log: int) -> None:
-        """Leave nothing of a command that was cancelled. Never raises; what fails is logged."""
-        try:
-            status = await process.abandon()
-            if not process.pid:
-                return
-            if start.command == "exec":
-                pid_file = start.options.get("pid_file")
-                if status == 0 and isinstance(pid_file, str | os.PathLike):
-                    kill_by_file(pid_file)
-            elif status is None:
-                await clear_remnants(self, start.id, start.begun)
-            elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):
-                await remove(self, start.id)
-        except Exception:
-            logger.exception("%s %s: cancelled, and could not be cleaned up", start.command, start.id)
-
-    async def _error(self, outcome: Outcome) -> CommandError:
-        """The exception for a runtime's failure."""
-        entries = parse_log(outcome.log)
-        error = failure(outcome.argv, outcome.status, log=entries, stderr=outcome.stderr, stdout=outcome.stdout)
-        if isinstance(error, UnsupportedError) and not outcome.argv[-1].startswith("--version"):
-            found = await self.version()
-            version = f"{found.runtime} {found.version}"
-            error = failure(
-                outcome.argv,
-                outcome.status,
-                log=entries,
-                stderr=outcome.stderr,
-                stdout=outcome.stdout,
-                version=version,
-            )
-        return error
-
-
-class Launched:
-    """A command under way that starts a container, or a process in one."""
-
-    def __init__(self, runc: Runc, start: _Start, process: Process, log: int) -> None:
-        self._runc = runc
-        self._start = start
-        self._process = process
-        self._log = log
-
-    @property
-    def pid(self) -> int:
-        """The runtime process's."""
-        return self._process.pid
-
-    async def wait(self) -> int:
-        """Wait until the command has ended; the status of what it ran, 0 where it only started it.
-
-        :raises CommandError: the runtime itself failed.
-        """
-        status = await self._process.wait()
-        if status:
-            outcome = Outcome(self._process.argv, status, log=_output.logged(self._log))
-            await self._runc._judge(self._start, outcome)
-        return status
-
-
-class _Start:
-    """What is remembered of a command that starts something."""
-
-    def __init__(
-        self, command: str, id: str, options: Mapping[str, object], detached: bool, flags: Sequence[str]
-    ) -> None:
-        self.command = command
-        self.id = id
-        self.options = options
-        self.detached = detached
-        self.flags = flags
-        """The command and its flags, without what follows them."""
-        self.begun = time.time_ns()
-        self.missing_config: str | None = None
-        bundle = options.get("bundle")
-        if isinstance(bundle, str | os.PathLike):
-            config = os.path.join(os.fsdecode(bundle), os.fsdecode(cast("str", options.get("config", "config.json"))))
-            if not os.path.isfile(config):
-                self.missing_config = config
-
-
-def _has_failed(log: bytes) -> bool:
-    return any(entry.level in ("error", "fatal") for entry in parse_log(log))
-
-
-def _as_path(leases: Leases, name: str, content: bytes) -> str:
-    """A path under which the child can read these bytes."""
-    return f"/proc/self/fd/{leases.keep(leases.adopt(_output.memory_file(name, content=content)))}"
-
-
-def _decoded(shape: type[T], outcome: Outcome) -> T:
-    try:
-        return decode(shape, outcome.stdout)
-    except (msgspec.DecodeError, ValueError) as exc:
-        raise DecodeError(outcome.argv, outcome.stdout, str(exc)) from exc
-
-
-def _signal(value: int | signals.Signals | str) -> signals.Signals:
-    if isinstance(value, str):
-        name = value.upper()
-        return signals.Signals[name if name.startswith("SIG") else f"SIG{name}"]
-    return signals.Signals(value)
-
-
-def _environment(variables: Mapping[str, str]) -> dict[str, str]:
-    for name, value in variables.items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"env: names and values must be str: {name!r}")
-        if not name or "=" in name or "\0" in name or "\0" in value:
-            raise ValueError(f"env: not a possible variable: {name!r}")
-    return dict(variables)
+        return attached(self, self._road, id, delete)

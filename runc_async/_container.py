@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import signal as signals
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -15,21 +15,24 @@ from ._errors import CommandError
 from ._inotify import Written
 from ._io import PipeIO
 from ._models import CompletedProcess, Exit
+from ._monitor import PidfdMonitor
 from ._pidfd import Pidfd
 from ._private import private_directory
+from ._road import process_object
 from ._shield import shielded
+from ._signals import signal_number
 from ._teardown import leads_pid_namespace
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Mapping, Sequence
     from typing import Unpack
 
-    from ._client import Launched, Runc
+    from ._client import Runc
     from ._io import IO
     from ._leases import Descriptor
     from ._models import ContainerState, Stats
-    from ._monitor import Monitor
     from ._options import ExecOptions, StrPath
+    from ._road import Launched, Road
     from ._streams import FdReceiveStream
 
 __all__ = ["Container", "ContainerProcess", "attached", "created"]
@@ -48,19 +51,20 @@ class Container:
     :ivar io: its streams, as given to `Runc.container`; None if none were.
     """
 
-    def __init__(self, runc: Runc, id: str, process: Pidfd | None, io: IO | None, monitor: Monitor) -> None:
+    def __init__(self, runc: Runc, road: Road, id: str, process: Pidfd | None, io: IO | None) -> None:
         self.id = id
         self.pid = process.pid if process else 0
         self.io = io
         self._runc = runc
+        self._road = road
         self._process = process
-        self._monitor = monitor
+        self._monitor = runc.monitor or PidfdMonitor()
         self._waiting = anyio.Lock()
         self._exit: Exit | None = None
         if process is None:
-            self._exit = Exit(pid=0, status=None, timestamp=datetime.now(timezone.utc))
+            self._exit = Exit(pid=0, status=None, timestamp=datetime.now(UTC))
         else:
-            monitor.started(process)
+            self._monitor.started(process)
 
     def __repr__(self) -> str:
         return f"<Container {self.id!r} pid={self.pid}>"
@@ -141,9 +145,10 @@ class Container:
         data = input.encode() if isinstance(input, str) else input
         options: dict[str, Any] = {"env": env, "cwd": cwd, "user": user}
         async with PipeIO(stdin=data is not None) as io:
-            launch = self._runc._launched("exec", self.id, None, io, (), (), options, detached=False, words=args)
+            launch = self._road.launched("exec", self.id, None, io, (), (), options, detached=False, words=args)
             async with launch as launched:
                 outputs = bytearray(), bytearray()
+                status = 0
                 try:
                     async with anyio.create_task_group() as group:
                         if data is not None:
@@ -167,7 +172,7 @@ class Container:
         preserve_fds: Sequence[Descriptor] = (),
         extra_args: Sequence[str] = (),
         **options: Unpack[ExecOptions],
-    ) -> AsyncIterator[ContainerProcess]:
+    ) -> AsyncGenerator[ContainerProcess]:
         """Run a further process in it: ``async with container.exec(["sh"], io=PipeIO()) as process:``.
 
         :param args: the program and its arguments, or an OCI process object.
@@ -178,7 +183,7 @@ class Container:
         :raises ContainerNotRunningError: the container is not running.
         :raises CommandError: it cannot be executed.
         """
-        words, files = self._runc._process_object(args)
+        words, files = process_object(args)
         async with contextlib.AsyncExitStack() as stack:
             if io is not None:
                 await stack.enter_async_context(io)
@@ -186,7 +191,7 @@ class Container:
             pid_file = os.path.join(folder, "pid")
             written = stack.enter_context(Written(folder))
             launched = await stack.enter_async_context(
-                self._runc._launched(
+                self._road.launched(
                     "exec",
                     self.id,
                     None,
@@ -224,7 +229,7 @@ class Container:
 
     async def _remove(self) -> None:
         """Kill and delete it, within the time that the client has for it."""
-        timeout = self._runc._host.cleanup_timeout
+        timeout = self._road.host.cleanup_timeout
         with anyio.move_on_after(timeout):
             if self._process is not None and leads_pid_namespace(self.pid):
                 await self._end()
@@ -267,7 +272,7 @@ class ContainerProcess:
         async with self._waiting:
             if self._exit is None:
                 status = await self._launched.wait()
-                self._exit = Exit(pid=self.pid, status=status, timestamp=datetime.now(timezone.utc))
+                self._exit = Exit(pid=self.pid, status=status, timestamp=datetime.now(UTC))
         return self._exit
 
     async def kill(self, signal: int | signals.Signals | str = signals.SIGTERM) -> None:
@@ -289,13 +294,14 @@ class ContainerProcess:
 @contextlib.asynccontextmanager
 async def created(
     runc: Runc,
+    road: Road,
     id: str,
     bundle: StrPath,
     io: IO | None,
     preserve_fds: Sequence[Descriptor],
     extra_args: Sequence[str],
     options: Mapping[str, Any],
-) -> AsyncIterator[Container]:
+) -> AsyncGenerator[Container]:
     """Create a container; delete it on leaving. See `Runc.container`."""
     async with contextlib.AsyncExitStack() as stack:
         if io is not None:
@@ -309,7 +315,7 @@ async def created(
             try:
                 with open(given["pid_file"]) as file:
                     process = Pidfd.open(int(file.read()))
-                container = Container(runc, id, process, io, runc.monitor or runc._pidfd_monitor)
+                container = Container(runc, road, id, process, io)
             except BaseException:
                 await shielded(runc.delete, id, force=True)
                 raise
@@ -318,20 +324,20 @@ async def created(
 
 
 @contextlib.asynccontextmanager
-async def attached(runc: Runc, id: str, delete: bool) -> AsyncIterator[Container]:
+async def attached(runc: Runc, road: Road, id: str, delete: bool) -> AsyncGenerator[Container]:
     """Take over a container that exists. See `Runc.attach`."""
     state = await runc.state(id)
     process = None
     if state.pid > 0:
         with contextlib.suppress(ProcessLookupError):
             process = Pidfd.open(state.pid)
-    container = Container(runc, id, process, None, runc.monitor or runc._pidfd_monitor)
+    container = Container(runc, road, id, process, None)
     async with _removed(container) if delete else _forgotten(container):
         yield container
 
 
 @contextlib.asynccontextmanager
-async def _forgotten(container: Container) -> AsyncIterator[None]:
+async def _forgotten(container: Container) -> AsyncGenerator[None]:
     try:
         yield
     finally:
@@ -339,7 +345,7 @@ async def _forgotten(container: Container) -> AsyncIterator[None]:
 
 
 @contextlib.asynccontextmanager
-async def _removed(container: Container) -> AsyncIterator[None]:
+async def _removed(container: Container) -> AsyncGenerator[None]:
     async with _forgotten(container):
         try:
             yield
@@ -379,14 +385,6 @@ async def _pid_when_started(launched: Launched, written: Written, pid_file: str)
     if failed:
         raise failed[0]
     return pid()
-
-
-def signal_number(signal: int | signals.Signals | str) -> int:
-    """The number of a signal given by number or name."""
-    if isinstance(signal, str):
-        name = signal.upper()
-        return signals.Signals[name if name.startswith("SIG") else f"SIG{name}"]
-    return int(signal)
 
 
 async def _feed(io: PipeIO, data: bytes) -> None:

@@ -30,7 +30,7 @@ LINE_LIMIT = 1 << 20
 @contextlib.asynccontextmanager
 async def event_stream(
     process: Process, leases: Leases, log: int, error: Callable[[Outcome], Awaitable[CommandError]]
-) -> AsyncIterator[AsyncIterator[Event]]:
+) -> AsyncGenerator[AsyncIterator[Event]]:
     """Start ``events`` and give its events; on leaving, kill and reap it.
 
     :param error: makes the exception for a failure.

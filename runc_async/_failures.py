@@ -149,12 +149,9 @@ def _line(line: str) -> LogEntry:
 
 def _entry(fields: Mapping[str, object], raw: str) -> LogEntry:
     level, message, error, time = (
-        value if isinstance(value := fields.get(key), str) else ""
-        for key in ("level", "msg", "error", "time")
+        value if isinstance(value := fields.get(key), str) else "" for key in ("level", "msg", "error", "time")
     )
-    message = ": ".join(
-        filter(None, (message.strip(), error.strip()))
-    )  # runc's warnings have their cause aside
+    message = ": ".join(filter(None, (message.strip(), error.strip())))  # runc's warnings have their cause aside
     return LogEntry(level=level, message=message or raw, time=time)
 
 

@@ -7,8 +7,7 @@ import ctypes
 import fcntl
 import os
 import select
-import signal
-from datetime import datetime, timezone
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
@@ -85,7 +84,7 @@ class PidfdMonitor(Monitor):
         watched = self._watched[id(process)] = _Watched()
 
         def end() -> None:
-            watched.timestamp = datetime.now(timezone.utc)
+            watched.timestamp = datetime.now(UTC)
             watched.status = self._reap(process)
             watched.ended.set()
 

@@ -9,13 +9,13 @@ import tempfile
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator
 
 __all__ = ["private_directory"]
 
 
 @contextlib.contextmanager
-def private_directory() -> Iterator[str]:
+def private_directory() -> Generator[str]:
     """A new directory of mode 0700, gone afterwards; its path.
 
     It is made below ``XDG_RUNTIME_DIR`` where that is set, else in the temporary directory.

@@ -35,10 +35,10 @@ async def shielded(call: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, *
     """
     if in_trio():
         return await _shielded_on_trio(call(*args, **keywords))
-    scope = anyio.CancelScope(shield=True)
-    with scope:
-        result: T = await _Uninterrupted(call(*args, **keywords))
-    return result
+    result: list[T] = []
+    with anyio.CancelScope(shield=True):
+        result.append(await _Uninterrupted(call(*args, **keywords)))
+    return result[0]
 
 
 async def _shielded_on_trio(coroutine: Coroutine[Any, Any, T]) -> T:

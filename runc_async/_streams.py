@@ -5,6 +5,7 @@ There is no buffer of our own: a reader that is slow fills the pipe and slows th
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 
@@ -39,10 +40,9 @@ class _Fd:
         """Close it at once. Idempotent; a task that waits in it gets `anyio.ClosedResourceError`."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
-            try:
+            # Without an event loop nobody can be waiting.
+            with contextlib.suppress(RuntimeError, anyio.NoEventLoopError):
                 anyio.notify_closing(fd)
-            except (RuntimeError, anyio.NoEventLoopError):  # no event loop runs: nobody can be waiting
-                pass
             os.close(fd)
 
     async def aclose(self) -> None:

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING, Protocol
 import anyio
 
 from ._errors import CommandError
+from ._models import ContainerState, decode
 
 if TYPE_CHECKING:
-    from ._models import ContainerState
+    from collections.abc import Mapping, Sequence
+
+    from ._call import Outcome
 
 __all__ = ["clear_remnants", "kill_by_file", "remove"]
 
@@ -20,22 +23,16 @@ CGROUPS = "/sys/fs/cgroup"
 
 
 class Runtime(Protocol):
-    """The part of `Runc` that is needed here."""
+    """The part of `Road` that is needed here."""
 
-    async def state(self, id: str) -> ContainerState:
-        """See `Runc.state`."""
-        ...
-
-    async def resume(self, id: str) -> None:
-        """See `Runc.resume`."""
-        ...
-
-    async def delete(self, id: str, *, force: bool = False) -> None:
-        """See `Runc.delete`."""
+    async def captured(
+        self, command: str, options: Mapping[str, object] = {}, positional: Sequence[str] = ()
+    ) -> Outcome:
+        """See `Road.captured`."""
         ...
 
 
-async def remove(runc: Runtime, id: str) -> None:
+async def remove(road: Runtime, id: str) -> None:
     """Kill a container of ours and delete it.
 
     ``delete --force`` polls every 100 ms for the end of what it killed. Where init has a pid namespace of its
@@ -45,16 +42,20 @@ async def remove(runc: Runtime, id: str) -> None:
     :raises CommandError: the runtime could not delete it.
     """
     try:
-        state = await runc.state(id)
+        state = await _state(road, id)
     except CommandError:  # none, or half written: the runtime clears that
         pass
     else:
         if state.pid > 0:
-            await _kill_init(runc, state)
-    await runc.delete(id, force=True)
+            await _kill_init(road, state)
+    await road.captured("delete", {"force": True}, [id])
 
 
-async def _kill_init(runc: Runtime, state: ContainerState) -> None:
+async def _state(road: Runtime, id: str) -> ContainerState:
+    return decode(ContainerState, (await road.captured("state", {}, [id])).stdout)
+
+
+async def _kill_init(road: Runtime, state: ContainerState) -> None:
     try:
         pidfd = os.pidfd_open(state.pid)
     except ProcessLookupError:
@@ -65,7 +66,7 @@ async def _kill_init(runc: Runtime, state: ContainerState) -> None:
         with contextlib.suppress(ProcessLookupError):
             signal.pidfd_send_signal(pidfd, signal.SIGKILL)
         if state.status == "paused":  # a frozen process dies when it is thawed
-            await runc.resume(state.id)
+            await road.captured("resume", {}, [state.id])
         await anyio.wait_readable(pidfd)
     finally:
         os.close(pidfd)
@@ -81,7 +82,7 @@ def leads_pid_namespace(pid: int) -> bool:
     return len(numbers) > 1 and numbers[-1] == b"1"
 
 
-async def clear_remnants(runc: Runtime, id: str, begun: int) -> None:
+async def clear_remnants(road: Runtime, id: str, begun: int) -> None:
     """Clear what a runtime left that was killed while it made a container.
 
     That may be a state directory, whole or half written, ``runc init``, and cgroups that no state tells of.
@@ -89,7 +90,7 @@ async def clear_remnants(runc: Runtime, id: str, begun: int) -> None:
     :param begun: when the call began, in nanoseconds since the epoch; a container older than it is not ours.
     """
     try:
-        state = await runc.state(id)
+        state = await _state(road, id)
     except CommandError:
         pass
     else:
@@ -99,7 +100,7 @@ async def clear_remnants(runc: Runtime, id: str, begun: int) -> None:
     for folder in folders:
         for pid in _processes(folder):
             await _kill_and_wait(pid)
-    await remove(runc, id)
+    await remove(road, id)
     for folder in sorted(folders, key=len, reverse=True):
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(folder)

@@ -60,9 +60,7 @@ def documented_flags(text: str) -> list[Documented]:
 def documented_commands(text: str) -> list[str]:
     below = text.partition("COMMANDS:\n")[2]
     section = re.split(r"\n\s*\n", below)[0]
-    return [
-        m[1] for m in re.finditer(r"^\s+([a-z]+)(?:, \w)?\s+", section, re.MULTILINE) if m[1] not in NO_METHOD
-    ]
+    return [m[1] for m in re.finditer(r"^\s+([a-z]+)(?:, \w)?\s+", section, re.MULTILINE) if m[1] not in NO_METHOD]
 
 
 @pytest.fixture(params=RUNTIMES)
@@ -185,9 +183,7 @@ def test_values_of_exec_arrive_unchanged_in_the_container(
     call("create", {"bundle": make_bundle("sleep", "100")}, container_id)
     try:
         call("start", {}, container_id)
-        said = call(
-            "exec", {"cwd": Path("/tmp"), "env": odd, "user": "5:6"}, container_id, "sh", "-c", script
-        )
+        said = call("exec", {"cwd": Path("/tmp"), "env": odd, "user": "5:6"}, container_id, "sh", "-c", script)
         assert said == "/tmp\n5\n6\n" + "".join(f"[{value}]" for name, value in odd.items() if name != "Ö")
         assert "Ö=ü" in call("exec", {"env": odd}, container_id, "env")
     finally:

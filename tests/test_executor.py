@@ -13,13 +13,16 @@ import subprocess
 import sys
 import textwrap
 import threading
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from runc_async import ExecutorError, FdExecutor, PathExecutor, SealedExecutor
 from runc_async._executor import SEALS, Executor
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @pytest.fixture

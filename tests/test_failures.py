@@ -70,10 +70,7 @@ class Driver:
 
     def created(self, *args: str, **spec: Any) -> str:
         container = self.new_id()
-        assert (
-            self.call("create", "--bundle", self.make_bundle(*(args or ("sleep", "100")), **spec), container)
-            is None
-        )
+        assert self.call("create", "--bundle", self.make_bundle(*(args or ("sleep", "100")), **spec), container) is None
         return container
 
     def running(self, *args: str) -> str:
@@ -82,9 +79,7 @@ class Driver:
         return container
 
     def state(self, container: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [self.runtime, "--root", self.root, "state", container], capture_output=True, check=True
-        )
+        done = subprocess.run([self.runtime, "--root", self.root, "state", container], capture_output=True, check=True)
         return json.loads(done.stdout)
 
     def stopped(self) -> str:
@@ -145,9 +140,7 @@ def bundle_with(driver: Driver, config: str) -> Path:
 
 def remove_cgroups(container: str) -> None:
     """Take a container's cgroups away, also from under a running one; and what crun leaves in their place."""
-    folders = [
-        Path(folder) / name for folder, names, _ in os.walk(CGROUPS) for name in names if name == container
-    ]
+    folders = [Path(folder) / name for folder, names, _ in os.walk(CGROUPS) for name in names if name == container]
     for top in folders:
         for folder, _, files in os.walk(top, topdown=False):
             with contextlib.suppress(OSError):
@@ -241,9 +234,7 @@ def config_of_wrong_types(driver: Driver) -> CommandError | None:
 
 @fails(BundleError, "root")
 def config_without_root(driver: Driver) -> CommandError | None:
-    return driver.call(
-        "create", "--bundle", driver.make_bundle("true", spec=without("root")), driver.new_id()
-    )
+    return driver.call("create", "--bundle", driver.make_bundle("true", spec=without("root")), driver.new_id())
 
 
 @fails(BundleError, "bogus")
@@ -464,14 +455,10 @@ def test_a_known_sentence_gets_its_class(command: str, sentence: str, wanted: ty
 
 
 def test_every_row_of_the_table_is_some_runtimes_sentence() -> None:
-    cores = [
-        (command, re.sub(r"^(runc \w+|exec) failed: ", "", sentence)) for command, sentence, _ in SENTENCES
-    ]
+    cores = [(command, re.sub(r"^(runc \w+|exec) failed: ", "", sentence)) for command, sentence, _ in SENTENCES]
     for row in TABLE:
         pattern = re.compile(row.sentence, re.IGNORECASE)
-        assert any(
-            pattern.match(core) and command in (row.commands or {command}) for command, core in cores
-        ), row
+        assert any(pattern.match(core) and command in (row.commands or {command}) for command, core in cores), row
 
 
 UNSUPPORTED = [
@@ -519,22 +506,13 @@ def test_the_last_error_decides_not_a_warning_after_it() -> None:
 
 def test_without_an_error_in_the_log_the_last_word_on_stderr_decides() -> None:
     stderr = b'first\ntime="2026-11-24T12:03:02Z" level=error msg="say \\"why\\""\n'
-    assert (
-        failure(["runc", "state", "x"], 1, log=[LogEntry("warning", "w")], stderr=stderr).message
-        == 'say "why"'
-    )
+    assert failure(["runc", "state", "x"], 1, log=[LogEntry("warning", "w")], stderr=stderr).message == 'say "why"'
     assert failure(["runc", "state", "x"], 1, log=(), stderr=b"first\nlast\n\n").message == "last"
 
 
 def test_silence_is_said_as_such() -> None:
-    assert (
-        failure(["runc", "state", "x"], 7, log=()).message
-        == "the runtime ended with status 7 and said nothing"
-    )
-    assert (
-        failure(["runc", "state", "x"], -9, log=()).message
-        == "the runtime was killed by signal 9 and said nothing"
-    )
+    assert failure(["runc", "state", "x"], 7, log=()).message == "the runtime ended with status 7 and said nothing"
+    assert failure(["runc", "state", "x"], -9, log=()).message == "the runtime was killed by signal 9 and said nothing"
 
 
 def test_a_log_of_json_lines_of_json_over_several_lines_and_of_text_is_read_in_order() -> None:
@@ -571,9 +549,7 @@ def test_a_broken_line_is_kept_as_an_entry_and_the_next_one_read(line: bytes) ->
     assert first[0].message
 
 
-@given(
-    st.lists(st.one_of(st.binary(), st.sampled_from([b"{", b'{"msg":"a"}', b'time="', b"msg=", b"\n", b"}"])))
-)
+@given(st.lists(st.one_of(st.binary(), st.sampled_from([b"{", b'{"msg":"a"}', b'time="', b"msg=", b"\n", b"}"]))))
 def test_no_log_whatever_raises_or_loses_a_line(parts: list[bytes]) -> None:
     log = b"".join(parts)
     assert bool(parse_log(log)) == bool(log.decode(errors="replace").strip())

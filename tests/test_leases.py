@@ -9,13 +9,16 @@ import resource
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from runc_async._leases import Leases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 LIMIT = 40
 
@@ -76,10 +79,8 @@ class TestLeases:
         with pytest.raises(OSError, match="Too many") as caught:
             Leases([null] * few_descriptors)
         assert caught.value.errno == errno.EMFILE
-        with Leases() as leases:
-            with pytest.raises(OSError, match="Too many"):
-                while True:
-                    leases.lease(null)
+        with Leases() as leases, pytest.raises(OSError, match="Too many"):
+            list(map(leases.lease, [null] * few_descriptors))
         with Leases() as leases:
             leases.keep(leases.adopt(os.dup2(null, few_descriptors - 1)))
             with pytest.raises(OSError, match="Too many"):
@@ -169,8 +170,7 @@ def test_any_sources_onto_any_targets(
             textwrap.dedent(PARENT),
             json.dumps([numbers, sources, sorted(closed), cwd, backend, CHILD]),
         ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         check=False,
     )

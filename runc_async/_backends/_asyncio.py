@@ -68,5 +68,6 @@ class AsyncioChild:
 
 def _watch_children_by_pidfd() -> None:
     # The default of Python 3.11 starts a thread per child; that of 3.12 is this one.
-    if sys.version_info < (3, 12) and type(asyncio.get_child_watcher()) is asyncio.ThreadedChildWatcher:
-        asyncio.set_child_watcher(asyncio.PidfdChildWatcher())
+    if sys.version_info < (3, 12):  # gone in 3.14
+        if type(asyncio.get_child_watcher()) is asyncio.ThreadedChildWatcher:  # pyright: ignore[reportDeprecated]
+            asyncio.set_child_watcher(asyncio.PidfdChildWatcher())  # pyright: ignore[reportDeprecated]

@@ -1,0 +1,491 @@
+"""What comes back from the runtime, typed. Imports nothing of the package.
+
+Fields that a newer runtime adds do no harm: what was decoded from JSON keeps it, and `raw` has everything.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from typing import Any, TypeVar, get_args, get_origin
+
+import msgspec
+
+__all__ = [
+    "CompletedProcess",
+    "ContainerState",
+    "Event",
+    "Exit",
+    "Features",
+    "Stats",
+    "TopResults",
+    "Version",
+    "decode",
+    "parse_top",
+    "parse_version",
+]
+
+T = TypeVar("T")
+
+
+class Model(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A part of a result."""
+
+
+class Result(Model, frozen=True, kw_only=True, rename="camel", dict=True):
+    """A whole result, as one JSON document of the runtime."""
+
+    @property
+    def raw(self) -> dict[str, Any]:
+        """The whole document, with the fields that this library does not know; decoded anew at each access."""
+        document: dict[str, Any] = msgspec.json.decode(getattr(self, "_json", b"{}"))
+        return document
+
+
+def decode(shape: type[T], data: bytes) -> T:
+    """Decode one JSON document.
+
+    :param shape: a subclass of `Result`, a list of one, or a plain type.
+    :param data: the document; ``null`` is an empty list where a list is due.
+    :raises msgspec.DecodeError: it is no JSON, or has another shape.
+    """
+    if get_origin(shape) is list:
+        (item,) = get_args(shape)
+        parts: list[msgspec.Raw] = msgspec.json.decode(data, type=list[msgspec.Raw] | None) or []
+        return [decode(item, bytes(part)) for part in parts]  # type: ignore[return-value]
+    result = msgspec.json.decode(data, type=shape)
+    if isinstance(result, Result):
+        object.__setattr__(result, "_json", data)
+    return result
+
+
+def _nanoseconds(text: str) -> int:
+    """Nanoseconds since the epoch of an RFC 3339 time; the fraction may have nine digits."""
+    found = re.fullmatch(r"(.+?)(?:\.(\d{1,9})\d*)?(Z|[+-]\d\d:\d\d)", text)
+    if found is None:
+        raise ValueError(f"not an RFC 3339 time: {text!r}")
+    whole = datetime.fromisoformat(found[1] + ("+00:00" if found[3] == "Z" else found[3]))
+    seconds = (whole - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(seconds=1)
+    return seconds * 10**9 + int((found[2] or "0").ljust(9, "0"))
+
+
+class ContainerState(Result, frozen=True, kw_only=True, rename="camel"):
+    """The state of a container: the OCI specification's state, and what runc and crun add.
+
+    :ivar id: the container's id.
+    :ivar pid: the pid, on the host, of its init; 0 if it has none.
+    :ivar status: ``creating``, ``created``, ``running``, ``paused`` or ``stopped``.
+    :ivar bundle: the absolute path of its bundle.
+    :ivar oci_version: the version of the specification that the state follows.
+    :ivar rootfs: the path of its root file system.
+    :ivar created_at: when it was created, as the runtime writes it.
+    :ivar annotations: those of its ``config.json``.
+    :ivar owner: the user who created it.
+    :ivar systemd_scope: crun: the systemd scope.
+    """
+
+    id: str
+    pid: int = 0
+    status: str
+    bundle: str = ""
+    oci_version: str = ""
+    rootfs: str = ""
+    created_at: str = msgspec.field(default="0001-01-01T00:00:00Z", name="created")
+    annotations: dict[str, str] | None = None
+    owner: str = ""
+    systemd_scope: str | None = msgspec.field(default=None, name="systemd-scope")
+
+    @property
+    def created(self) -> datetime:
+        """When it was created, aware, in UTC, to the microsecond."""
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.created_ns // 1000)
+
+    @property
+    def created_ns(self) -> int:
+        """When it was created, in nanoseconds since the epoch, as fine as the runtime gives it."""
+        return _nanoseconds(self.created_at)
+
+
+class Throttling(Model, frozen=True, kw_only=True, rename="camel"):
+    """How often, and for how many nanoseconds, the CPU limit held the container back."""
+
+    periods: int = 0
+    throttled_periods: int = 0
+    throttled_time: int = 0
+
+
+class PressureData(Model, frozen=True, kw_only=True):
+    """Pressure stall averages in per cent, and the total in microseconds."""
+
+    avg10: float = 0.0
+    avg60: float = 0.0
+    avg300: float = 0.0
+    total: int = 0
+
+
+class Pressure(Model, frozen=True, kw_only=True):
+    """Pressure stall information (cgroup v2)."""
+
+    some: PressureData = PressureData()
+    full: PressureData = PressureData()
+
+
+class CpuUsage(Model, frozen=True, kw_only=True, rename=None):
+    """CPU time in nanoseconds."""
+
+    total: int = 0
+    kernel: int = 0
+    user: int = 0
+    percpu: list[int] = []
+    percpu_kernel: list[int] = []
+    percpu_user: list[int] = []
+
+
+class CpuStats(Model, frozen=True, kw_only=True):
+    """CPU: usage, throttling, pressure."""
+
+    usage: CpuUsage = CpuUsage()
+    throttling: Throttling = Throttling()
+    psi: Pressure | None = None
+
+
+class CpuSet(Model, frozen=True, kw_only=True, rename=None):
+    """The cpuset controller (cgroup v1)."""
+
+    cpus: list[int] | None = None
+    cpu_exclusive: int = 0
+    mems: list[int] | None = None
+    mem_hardwall: int = 0
+    mem_exclusive: int = 0
+    memory_migrate: int = 0
+    memory_spread_page: int = 0
+    memory_spread_slab: int = 0
+    memory_pressure: int = 0
+    sched_load_balance: int = 0
+    sched_relax_domain_level: int = 0
+
+
+class MemoryEntry(Model, frozen=True, kw_only=True):
+    """One kind of memory, in bytes, and how often its limit was hit."""
+
+    limit: int = 0
+    usage: int = 0
+    max: int = 0
+    failcnt: int = 0
+
+
+class MemoryStats(Model, frozen=True, kw_only=True, rename={"kernel_tcp": "kernelTCP"}):
+    """Memory, in bytes. `raw_counters` are the kernel's own."""
+
+    cache: int = 0
+    usage: MemoryEntry = MemoryEntry()
+    swap: MemoryEntry = MemoryEntry()
+    kernel: MemoryEntry = MemoryEntry()
+    kernel_tcp: MemoryEntry = MemoryEntry()
+    raw_counters: dict[str, int] = msgspec.field(default_factory=dict, name="raw")
+    psi: Pressure | None = None
+
+
+class PidsStats(Model, frozen=True, kw_only=True):
+    """The number of processes; a limit of 0 is none."""
+
+    current: int = 0
+    limit: int = 0
+
+
+class BlkioEntry(Model, frozen=True, kw_only=True):
+    """One counter of one block device."""
+
+    major: int = 0
+    minor: int = 0
+    op: str = ""
+    value: int = 0
+
+
+class BlkioStats(Model, frozen=True, kw_only=True, rename="camel"):
+    """Block devices."""
+
+    io_service_bytes_recursive: list[BlkioEntry] | None = None
+    io_serviced_recursive: list[BlkioEntry] | None = None
+    io_queue_recursive: list[BlkioEntry] | None = None
+    io_service_time_recursive: list[BlkioEntry] | None = None
+    io_wait_time_recursive: list[BlkioEntry] | None = None
+    io_merged_recursive: list[BlkioEntry] | None = None
+    io_time_recursive: list[BlkioEntry] | None = None
+    sectors_recursive: list[BlkioEntry] | None = None
+    psi: Pressure | None = None
+
+
+class HugetlbStats(Model, frozen=True, kw_only=True):
+    """Huge pages of one size, in bytes."""
+
+    usage: int = 0
+    max: int = 0
+    failcnt: int = 0
+
+
+class NetworkInterface(Model, frozen=True, kw_only=True, rename="pascal"):
+    """Counters of one network interface, as the container's network namespace has it."""
+
+    name: str = ""
+    rx_bytes: int = 0
+    rx_packets: int = 0
+    rx_errors: int = 0
+    rx_dropped: int = 0
+    tx_bytes: int = 0
+    tx_packets: int = 0
+    tx_errors: int = 0
+    tx_dropped: int = 0
+
+
+class L3CacheInfo(Model, frozen=True, kw_only=True, rename=None):
+    """Intel RDT: L3 cache allocation."""
+
+    cbm_mask: str = ""
+    min_cbm_bits: int = 0
+    num_closids: int = 0
+
+
+class MemBwInfo(Model, frozen=True, kw_only=True, rename=None):
+    """Intel RDT: memory bandwidth allocation."""
+
+    bandwidth_gran: int = 0
+    delay_linear: int = 0
+    min_bandwidth: int = 0
+    num_closids: int = 0
+
+
+class MbmNumaNode(Model, frozen=True, kw_only=True, rename=None):
+    """Intel RDT: memory bandwidth of one NUMA node."""
+
+    mbm_total_bytes: int = 0
+    mbm_local_bytes: int = 0
+
+
+class CmtNumaNode(Model, frozen=True, kw_only=True, rename=None):
+    """Intel RDT: cache occupancy of one NUMA node."""
+
+    llc_occupancy: int = 0
+
+
+class IntelRdtStats(Model, frozen=True, kw_only=True, rename=None):
+    """Intel Resource Director Technology."""
+
+    l3_cache_info: L3CacheInfo | None = None
+    l3_cache_schema_root: str = ""
+    l3_cache_schema: str = ""
+    mem_bw_info: MemBwInfo | None = None
+    mem_bw_schema_root: str = ""
+    mem_bw_schema: str = ""
+    mbm_stats: list[MbmNumaNode] | None = None
+    cmt_stats: list[CmtNumaNode] | None = None
+
+
+class Stats(Result, frozen=True, kw_only=True, rename=None):
+    """A container's use of resources."""
+
+    cpu: CpuStats = CpuStats()
+    cpuset: CpuSet = CpuSet()
+    memory: MemoryStats = MemoryStats()
+    pids: PidsStats = PidsStats()
+    blkio: BlkioStats = BlkioStats()
+    hugetlb: dict[str, HugetlbStats] = {}
+    intel_rdt: IntelRdtStats = IntelRdtStats()
+    network_interfaces: list[NetworkInterface] | None = None
+
+
+class Event(Result, frozen=True, kw_only=True):
+    """One event of a container.
+
+    :ivar type: ``stats``, ``oom``, or what a newer runtime adds.
+    :ivar id: the container's id.
+    """
+
+    type: str
+    id: str
+    json: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="data")
+
+    @property
+    def data(self) -> Stats | Any:
+        """The `Stats` of a ``stats`` event; of others their plain data, None where there is none."""
+        if self.type == "stats":
+            return decode(Stats, bytes(self.json))
+        return msgspec.json.decode(self.json)
+
+
+class CgroupFeatures(Model, frozen=True, kw_only=True, rename="camel"):
+    """What the runtime can do with cgroups; None is unknown."""
+
+    v1: bool | None = None
+    v2: bool | None = None
+    systemd: bool | None = None
+    systemd_user: bool | None = None
+    rdma: bool | None = None
+
+
+class SeccompFeatures(Model, frozen=True, kw_only=True, rename="camel"):
+    """What the runtime can do with seccomp; None is unknown."""
+
+    enabled: bool | None = None
+    actions: list[str] | None = None
+    operators: list[str] | None = None
+    archs: list[str] | None = None
+    known_flags: list[str] | None = None
+    supported_flags: list[str] | None = None
+
+
+class Enabled(Model, frozen=True, kw_only=True):
+    """Whether a part is there; None is unknown."""
+
+    enabled: bool | None = None
+
+
+class IdmapFeatures(Model, frozen=True, kw_only=True):
+    """Whether id-mapped mounts are there; None is unknown."""
+
+    enabled: bool | None = None
+
+
+class MountExtensions(Model, frozen=True, kw_only=True):
+    """Extensions of mounts."""
+
+    idmap: IdmapFeatures | None = None
+
+
+class IntelRdtFeatures(Model, frozen=True, kw_only=True, rename="camel"):
+    """What the runtime can do with Intel RDT; None is unknown."""
+
+    enabled: bool | None = None
+    schemata: bool | None = None
+    monitoring: bool | None = None
+
+
+class LinuxFeatures(Model, frozen=True, kw_only=True, rename="camel"):
+    """The Linux part of `Features`; None is unknown."""
+
+    namespaces: list[str] | None = None
+    capabilities: list[str] | None = None
+    cgroup: CgroupFeatures | None = None
+    seccomp: SeccompFeatures | None = None
+    apparmor: Enabled | None = None
+    selinux: Enabled | None = None
+    intel_rdt: IntelRdtFeatures | None = None
+    memory_policy: dict[str, Any] | None = None
+    mount_extensions: MountExtensions | None = None
+    net_devices: Enabled | None = None
+
+
+class Features(Result, frozen=True, kw_only=True, rename="camel"):
+    """What a runtime was built with (OCI specification, features document)."""
+
+    oci_version_min: str = ""
+    oci_version_max: str = ""
+    hooks: list[str] | None = None
+    mount_options: list[str] | None = None
+    linux: LinuxFeatures | None = None
+    annotations: dict[str, str] | None = None
+    potentially_unsafe_config_annotations: list[str] | None = None
+
+
+class Version(msgspec.Struct, frozen=True, kw_only=True):
+    """A runtime's name and version.
+
+    :ivar runtime: ``runc`` or ``crun``.
+    :ivar version: as it says: ``1.1.5+ds1``.
+    :ivar commit: of its sources, or an empty string.
+    :ivar spec: the version of the OCI specification that it follows.
+    :ivar details: the further lines, name to value (``go``, ``libseccomp``, ``rundir``), and under ``features`` the
+        words that crun prints with a plus sign.
+    """
+
+    runtime: str
+    version: str
+    commit: str = ""
+    spec: str = ""
+    details: dict[str, str] = {}
+
+    @property
+    def release(self) -> tuple[int, ...]:
+        """The numbers that the version begins with, to compare: ``(1, 1, 5)``."""
+        found = re.match(r"\d+(?:\.\d+)*", self.version)
+        return tuple(map(int, found[0].split("."))) if found else ()
+
+
+def parse_version(text: str) -> Version:
+    """Read what ``--version`` prints.
+
+    :raises ValueError: it is not what runc or crun prints.
+    """
+    first, *lines = text.strip().splitlines() or [""]
+    found = re.fullmatch(r"(\S+) version (\S+)", first)
+    if found is None:
+        raise ValueError(f"not a version: {first[:80]!r}")
+    details: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(": ")
+        if colon:
+            details[name] = value.strip()
+        elif line.startswith("+"):
+            details["features"] = " ".join(word.removeprefix("+") for word in line.split())
+    return Version(
+        runtime=found[1],
+        version=found[2],
+        commit=details.pop("commit", ""),
+        spec=details.pop("spec", ""),
+        details=details,
+    )
+
+
+class TopResults(msgspec.Struct, frozen=True):
+    """A table of processes.
+
+    :ivar headers: the names of the columns.
+    :ivar processes: a row per process, as many cells as there are headers; the last may have spaces.
+    """
+
+    headers: list[str]
+    processes: list[list[str]]
+
+
+def parse_top(text: str) -> TopResults:
+    """Read a table of ``ps``.
+
+    :raises ValueError: it is no table.
+    """
+    lines = [line for line in text.splitlines() if line.strip()]
+    if not lines:
+        raise ValueError("ps printed no table")
+    headers = lines[0].split()
+    rows = [line.split(None, len(headers) - 1) for line in lines[1:]]
+    for line, row in zip(lines[1:], rows, strict=True):
+        if len(row) != len(headers):
+            raise ValueError(f"{len(row)} cells where there are {len(headers)} columns: {line!r}")
+    return TopResults(headers, [[cell.strip() for cell in row] for row in rows])
+
+
+class Exit(msgspec.Struct, frozen=True):
+    """The end of a process.
+
+    :ivar pid: its pid on the host.
+    :ivar status: as a shell gives it: the exit status, 128 + N for signal N; None where it cannot be known.
+    :ivar timestamp: when it ended, aware, in UTC.
+    """
+
+    pid: int
+    status: int | None
+    timestamp: datetime
+
+
+class CompletedProcess(msgspec.Struct, frozen=True):
+    """A process that ran to its end, from `Container.run`.
+
+    :ivar args: the program and its arguments.
+    :ivar status: as a shell gives it: the exit status, 128 + N for signal N.
+    :ivar stdout: what it printed there.
+    :ivar stderr: what it printed there.
+    """
+
+    args: list[str]
+    status: int
+    stdout: bytes
+    stderr: bytes

@@ -1,0 +1,342 @@
+"""The road of every call, to its outcome; and the way back when it is left early."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+import anyio
+import msgspec
+
+from . import _output
+from ._call import Host, Outcome, Process, captured
+from ._commands import command_line
+from ._environment import environment
+from ._errors import BundleError, CommandError, DecodeError, UnsupportedError
+from ._events import event_stream
+from ._failures import failure, parse_log
+from ._io import IO, NullIO
+from ._leases import Leases
+from ._models import decode, parse_version
+from ._shield import shielded
+from ._teardown import clear_remnants, kill_by_file, remove
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+
+    from anyio.abc import TaskStatus
+
+    from ._leases import Descriptor
+    from ._models import Event
+    from ._options import StrPath
+
+__all__ = ["Launched", "Road", "decoded", "process_object"]
+
+T = TypeVar("T")
+
+logger = logging.getLogger("runc_async")
+
+
+class Road:
+    """How the calls of one `Runc` travel.
+
+    :param host: how runtime processes are started.
+    :param log: a file that every call's log is appended to, or None.
+    :param global_options: the command line before the command, but for ``--log``.
+    :param env: variables added to every call.
+    """
+
+    def __init__(self, host: Host, *, log: str | None, global_options: Sequence[str], env: Mapping[str, str]) -> None:
+        self.host = host
+        self._log = log
+        self._globals = global_options
+        self._env = env
+        self._known_flags: set[tuple[str, ...]] = set()
+
+    def _environment(self) -> dict[str, str]:
+        return environment(self._env)
+
+    def _line(self, log: int, arguments: Sequence[str]) -> list[str]:
+        return [*self._globals, "--log", f"/proc/self/fd/{log}", *arguments]
+
+    async def version(self) -> Outcome:
+        """Run ``--version``."""
+        with self.descriptors() as (leases, log):
+            outcome = await captured(self.host, ["--version"], self._environment(), leases, log)
+        if outcome.status:
+            raise await self.error(outcome)
+        return outcome
+
+    @contextlib.asynccontextmanager
+    async def events(self, line: Sequence[str]) -> AsyncGenerator[AsyncIterator[Event]]:
+        """Run ``events``, and give what it prints as it comes."""
+        with self.descriptors() as (leases, log):
+            process = Process(self.host, leases, self._line(log, line), self._environment())
+            async with event_stream(process, leases, log, self.error) as events:
+                yield events
+
+    @contextlib.contextmanager
+    def descriptors(self, preserve_fds: Sequence[Descriptor] = ()) -> Generator[tuple[Leases, int]]:
+        """The descriptors of one call, and its log, which goes on to the user's when the call ends."""
+        with contextlib.ExitStack() as stack:
+            users_log = None
+            if self._log is not None:
+                users_log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
+                stack.callback(os.close, users_log)
+            leases = stack.enter_context(Leases(preserve_fds))
+            log = leases.keep(leases.adopt(_output.memory_file("log")))
+            try:
+                yield leases, log
+            finally:
+                if users_log is not None:
+                    os.write(users_log, _output.logged(log))
+
+    async def captured(
+        self,
+        command: str,
+        options: Mapping[str, object] = {},
+        positional: Sequence[str] = (),
+        extra_args: Sequence[str] = (),
+        *,
+        files: Mapping[str, bytes] = {},
+        descriptors: Mapping[str, Descriptor] = {},
+        patient: bool = False,
+    ) -> Outcome:
+        """Run a command that starts nothing.
+
+        :param files: keyword to the content of a file that the runtime reads.
+        :param descriptors: keyword to a descriptor that the runtime gets.
+        :param patient: when cancelled, let the runtime finish first.
+        """
+        with self.descriptors() as (leases, log):
+            given = {
+                **options,
+                **{name: _as_path(leases, name, content) for name, content in files.items()},
+                **{name: leases.keep(leases.lease(what, name)) for name, what in descriptors.items()},
+            }
+            line = command_line(command, given, positional=positional, extra_args=extra_args)
+            outcome = await captured(self.host, self._line(log, line), self._environment(), leases, log, patient)
+        if outcome.overflowed:
+            reason = f"more than {_output.STDOUT_LIMIT >> 20} MiB of output"
+            raise DecodeError(outcome.argv, outcome.stdout, reason)
+        if outcome.status:
+            raise await self.error(outcome)
+        return outcome
+
+    async def start(
+        self,
+        command: str,
+        id: str,
+        bundle: StrPath | None,
+        io: IO | None,
+        preserve_fds: Sequence[Descriptor],
+        extra_args: Sequence[str],
+        options: Mapping[str, object],
+        *,
+        detached: bool,
+        task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
+        words: Sequence[str] = (),
+        files: Mapping[str, bytes] = {},
+    ) -> int:
+        """Run a command that starts a container, or a process in one, and wait until the command has ended."""
+        async with self.launched(
+            command, id, bundle, io, preserve_fds, extra_args, options, detached=detached, words=words, files=files
+        ) as launched:
+            task_status.started(launched.pid)
+            return await launched.wait()
+
+    @contextlib.asynccontextmanager
+    async def launched(
+        self,
+        command: str,
+        id: str,
+        bundle: StrPath | None,
+        io: IO | None,
+        preserve_fds: Sequence[Descriptor],
+        extra_args: Sequence[str],
+        options: Mapping[str, object],
+        *,
+        detached: bool,
+        words: Sequence[str] = (),
+        files: Mapping[str, bytes] = {},
+    ) -> AsyncGenerator[Launched]:
+        """Start a command that starts a container, or a process in one, which inherits its streams.
+
+        Whoever leaves before the command has ended has what it started undone.
+        """
+        io = io or NullIO()
+        # A socket that waits for the runtime ends its wait with the runtime's own error.
+        sockets = [end for end in options.values() if hasattr(end, "fail")]
+        try:
+            with self.descriptors(preserve_fds) as (leases, log):
+                given = {
+                    **options,
+                    **{name: _as_path(leases, name, content) for name, content in files.items()},
+                    "bundle": bundle,
+                    "detach": detached and command != "create",
+                    "preserve_fds": len(preserve_fds) or None,
+                }
+                given = {name: value for name, value in given.items() if value is not None and value is not False}
+                words = [id, *words]
+                line = command_line(command, given, positional=words, extra_args=extra_args)
+                start = _Start(command, id, given, detached, line[: len(line) - len(words)])
+                ends = await io.open()
+                null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+                leases.stdio(*(null if end is None else leases.lease(end) for end in ends))
+                process = Process(self.host, leases, self._line(log, line), self._environment())
+                launched = Launched(self, start, process, log)
+                try:
+                    await process.start()
+                    leases.close(log)
+                    io.started()
+                    yield launched
+                finally:
+                    if process.status is None:
+                        await shielded(self._undo, start, process, log)
+        except BaseException as exc:
+            for socket in sockets:
+                cast("Any", socket).fail(exc)
+            raise
+        finally:
+            io.started()
+
+    async def judge(self, start: _Start, outcome: Outcome) -> None:
+        """Raise if a status that is not 0 is the runtime's own failure; return if it is the container's."""
+        if outcome.status < 0 and start.command != "exec":  # killed from outside, half-way
+            await shielded(clear_remnants, self, start.id, start.begun)
+        if start.detached or outcome.status < 0 or _has_failed(outcome.log):
+            if not outcome.log:
+                await self._ask_why(start, outcome)
+            raise await self.error(outcome)
+        await self._ask_why(start, outcome)
+
+    async def _ask_why(self, start: _Start, outcome: Outcome) -> None:
+        """Raise the reason of a failure that only went to stderr, which is the container's.
+
+        These are a missing bundle (crun) and an unknown flag (crun, runc 1.5). The same flags before ``--help``
+        fail on the flag, or do nothing.
+        """
+        if start.missing_config is not None:
+            message = f"{start.missing_config}: no such file"
+            raise BundleError(outcome.argv, outcome.status, message, parse_log(outcome.log))
+        flags = tuple(word.partition("=")[0] for word in start.flags)
+        if len(flags) == 1 or flags in self._known_flags:
+            return
+        with self.descriptors() as (leases, log):
+            line = self._line(log, [*start.flags, "--help"])
+            answer = await captured(self.host, line, self._environment(), leases, log)
+        if answer.status:
+            raise await self.error(answer._replace(argv=outcome.argv))
+        self._known_flags.add(flags)
+
+    async def _undo(self, start: _Start, process: Process, log: int) -> None:
+        """Leave nothing of a command that was cancelled. Never raises; what fails is logged."""
+        try:
+            status = await process.abandon()
+            if not process.pid:
+                return
+            if start.command == "exec":
+                pid_file = start.options.get("pid_file")
+                if status == 0 and pid_file is not None:
+                    kill_by_file(cast("StrPath", pid_file))
+            elif status is None:
+                await clear_remnants(self, start.id, start.begun)
+            elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):
+                await remove(self, start.id)
+        except Exception:
+            logger.exception("%s %s: cancelled, and could not be cleaned up", start.command, start.id)
+
+    async def error(self, outcome: Outcome) -> CommandError:
+        """The exception for a runtime's failure."""
+        entries = parse_log(outcome.log)
+        error = failure(outcome.argv, outcome.status, log=entries, stderr=outcome.stderr, stdout=outcome.stdout)
+        if isinstance(error, UnsupportedError) and not outcome.argv[-1].startswith("--version"):
+            found = parse_version((await self.version()).stdout.decode(errors="replace"))
+            error = failure(
+                outcome.argv,
+                outcome.status,
+                log=entries,
+                stderr=outcome.stderr,
+                stdout=outcome.stdout,
+                version=found.version,
+            )
+        return error
+
+
+class Launched:
+    """A command under way that starts a container, or a process in one."""
+
+    def __init__(self, road: Road, start: _Start, process: Process, log: int) -> None:
+        self._road = road
+        self._start = start
+        self._process = process
+        self._log = log
+
+    @property
+    def pid(self) -> int:
+        """The runtime process's."""
+        return self._process.pid
+
+    async def wait(self) -> int:
+        """Wait until the command has ended; the status of what it ran, 0 where it only started it.
+
+        :raises CommandError: the runtime itself failed.
+        """
+        status = await self._process.wait()
+        if status:
+            outcome = Outcome(self._process.argv, status, log=_output.logged(self._log))
+            await self._road.judge(self._start, outcome)
+        return status
+
+
+class _Start:
+    """What is remembered of a command that starts something."""
+
+    def __init__(
+        self, command: str, id: str, options: Mapping[str, object], detached: bool, flags: Sequence[str]
+    ) -> None:
+        self.command = command
+        self.id = id
+        self.options = options
+        self.detached = detached
+        self.flags = flags
+        """The command and its flags, without what follows them."""
+        self.begun = time.time_ns()
+        self.missing_config: str | None = None
+        bundle = options.get("bundle")
+        if bundle is not None:
+            name = os.fsdecode(cast("StrPath", options.get("config", "config.json")))
+            config = os.path.join(os.fsdecode(cast("StrPath", bundle)), name)
+            if not os.path.isfile(config):
+                self.missing_config = config
+
+
+def _has_failed(log: bytes) -> bool:
+    return any(entry.level in ("error", "fatal") for entry in parse_log(log))
+
+
+def _as_path(leases: Leases, name: str, content: bytes) -> str:
+    """A path under which the child can read these bytes."""
+    return f"/proc/self/fd/{leases.keep(leases.adopt(_output.memory_file(name, content=content)))}"
+
+
+def decoded(shape: type[T], outcome: Outcome) -> T:
+    try:
+        return decode(shape, outcome.stdout)
+    except (msgspec.DecodeError, ValueError) as exc:
+        raise DecodeError(outcome.argv, outcome.stdout, str(exc)) from exc
+
+
+def process_object(
+    process: Mapping[str, Any] | Sequence[str],
+) -> tuple[Sequence[str], dict[str, bytes]]:
+    """Arguments on the command line, or an OCI process object in a file."""
+    if isinstance(process, str | bytes):
+        raise TypeError("process must be a sequence of arguments or an OCI process object, not one string")
+    if isinstance(process, Mapping):
+        return (), {"process": msgspec.json.encode(process)}
+    return process, {}

@@ -126,9 +126,7 @@ def main() -> None:
         table.add_row(*line[:5], str(line.status), f"{line.seconds * 1000:.0f} ms")
     console.print(table)
     how = "as root" if os.geteuid() == 0 else f"rootless, as user {os.geteuid()}"
-    console.print(
-        f"{len(lines)} containers, {how}: each saw 0, 1, 2, the two descriptors handed over, and nothing else."
-    )
+    console.print(f"{len(lines)} containers, {how}: each saw 0, 1, 2, the two descriptors handed over, nothing else.")
     wrong = [line for line in lines if line.status != 0 or line.output != EXPECTED]
     if wrong:
         sys.exit(f"demo: not as expected: {wrong}")

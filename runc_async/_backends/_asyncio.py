@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVarTuple
+
+from ._base import reap
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Self, Unpack
+
     from ._base import Request
 
 
@@ -66,8 +72,45 @@ class AsyncioChild:
             self._process.kill()
 
 
-def _watch_children_by_pidfd() -> None:
-    # The default of Python 3.11 starts a thread per child; that of 3.12 is this one.
-    if sys.version_info < (3, 12):  # gone in 3.14
+if sys.version_info < (3, 12):
+    # Python 3.11 starts a thread per child, and its own PidfdChildWatcher serves one event loop only. Python 3.12
+    # does what follows. The watcher is the event loop policy's, so this holds for the whole process; one that
+    # somebody else has chosen stays.
+
+    _Ts = TypeVarTuple("_Ts")
+
+    class _PidfdWatcher(asyncio.AbstractChildWatcher):
+        """Waits for each child by pidfd, in the event loop that started it."""
+
+        def add_child_handler(self, pid: int, callback: Callable[[int, int, Unpack[_Ts]], object], *args: *_Ts) -> None:
+            loop = asyncio.get_running_loop()
+            pidfd = os.pidfd_open(pid)
+
+            def ended() -> None:
+                loop.remove_reader(pidfd)
+                os.close(pidfd)
+                callback(pid, reap(pid), *args)
+
+            loop.add_reader(pidfd, ended)
+
+        def remove_child_handler(self, pid: int) -> bool:
+            return True  # asyncio closes the transport by waiting for the end
+
+        def attach_loop(self, loop: asyncio.AbstractEventLoop | None) -> None:
+            pass
+
+        def is_active(self) -> bool:
+            return True
+
+        def close(self) -> None:
+            pass
+
+        def __enter__(self) -> Self:
+            return self
+
+        def __exit__(self, *exc: object) -> None:
+            pass
+
+    def _watch_children_by_pidfd() -> None:
         if type(asyncio.get_child_watcher()) is asyncio.ThreadedChildWatcher:  # pyright: ignore[reportDeprecated]
-            asyncio.set_child_watcher(asyncio.PidfdChildWatcher())  # pyright: ignore[reportDeprecated]
+            asyncio.set_child_watcher(_PidfdWatcher())  # pyright: ignore[reportDeprecated]

@@ -1,0 +1,36 @@
+# make demo and make test set up what they need. The rest is for those who work on the project.
+
+VENV := .venv
+PYTHON = $(VENV)/bin/python
+SETUP := ./.ci/setup
+export PATH := $(PATH):/usr/sbin:/sbin
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint clean
+
+help: ## what there is
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+setup: ## programs and a Python environment in .venv
+	@$(SETUP) programs
+	@$(SETUP) environment $(VENV)
+
+demo: setup ## real containers from a held descriptor
+	@$(PYTHON) examples/demo.py
+
+test: setup lint ## the whole suite, on the oldest and the newest Python found
+	@for python in $$($(SETUP) pythons); do \
+		venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
+		$(SETUP) environment $$venv $$python && \
+		echo "== the suite under $$($$python --version)" && \
+		$$venv/bin/python -m pytest $(PYTEST) || exit 1; \
+	done
+
+lint: setup ## formatting, style, types
+	@$(PYTHON) -m ruff format --check --quiet .
+	@$(PYTHON) -m ruff check --quiet .
+	@$(PYTHON) -m mypy
+	@$(PYTHON) -m basedpyright --pythonpath $(PYTHON)
+
+clean: ## remove what was made
+	rm -rf .venv* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build dist

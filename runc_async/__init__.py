@@ -4,6 +4,7 @@ Every public name is importable from here; modules with a leading underscore are
 """
 
 from ._client import Runc
+from ._console import Console, TerminalSize
 from ._container import Container, ContainerProcess
 from ._errors import (
     BundleError,
@@ -20,35 +21,61 @@ from ._errors import (
     UnsupportedError,
 )
 from ._executor import Executable, Executor, FdExecutor, PathExecutor, SealedExecutor
-from ._io import IO, InheritIO, NullIO, PipeIO, Stdio
+from ._io import IO, FileIO, InheritIO, NullIO, PipeIO, Stdio
+from ._models import (
+    CompletedProcess,
+    ContainerState,
+    Event,
+    Exit,
+    Features,
+    Stats,
+    TopResults,
+    Version,
+)
 from ._monitor import Monitor, Subreaper
+from ._pidfd import Pidfd
+from ._sockets import ConsoleSocket, PidfdSocket
 
 __all__ = [
     "IO",
     "BundleError",
     "CommandError",
+    "CompletedProcess",
+    "Console",
+    "ConsoleSocket",
     "Container",
     "ContainerExistsError",
     "ContainerNotFoundError",
     "ContainerNotRunningError",
     "ContainerProcess",
     "ContainerRunningError",
+    "ContainerState",
     "DecodeError",
+    "Event",
     "Executable",
     "Executor",
     "ExecutorError",
+    "Exit",
     "FdExecutor",
+    "Features",
+    "FileIO",
     "InheritIO",
     "InvalidContainerIdError",
     "LogEntry",
     "Monitor",
     "NullIO",
     "PathExecutor",
+    "Pidfd",
+    "PidfdSocket",
     "PipeIO",
     "Runc",
     "RuncError",
     "SealedExecutor",
+    "Stats",
     "Stdio",
     "Subreaper",
+    "TerminalSize",
+    "TopResults",
     "UnsupportedError",
+    "Version",
 ]

@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import abc
 import os
+import stat
+import threading
 from typing import TYPE_CHECKING, NamedTuple
 
+import anyio
+
+from ._leases import number_of
 from ._streams import FdReceiveStream, FdSendStream
 
 if TYPE_CHECKING:
@@ -14,7 +19,10 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
-__all__ = ["IO", "InheritIO", "NullIO", "PipeIO", "Stdio"]
+    from ._leases import Descriptor
+    from ._options import StrPath
+
+__all__ = ["IO", "FileIO", "InheritIO", "NullIO", "PipeIO", "Stdio"]
 
 
 class Stdio(NamedTuple):
@@ -75,6 +83,122 @@ class InheritIO(IO):
         :raises OSError: one of them is not open (``EBADF``).
         """
         return Stdio(0, 1, 2)
+
+
+class FileIO(IO):
+    """Files for the container's streams, each a path, a descriptor (an int or an object with ``fileno()``), or None.
+
+    :param stdin: read from its beginning.
+    :param stdout: written to; a path is made if it is missing.
+    :param stderr: the same; one path for both is opened once, so that lines stay whole.
+    :param append: whether what is there stays, and every write goes to the end, as for logs; else it is truncated.
+    :param mode: permissions of a file that is made.
+    :raises TypeError: neither a path nor a descriptor.
+
+    A path may be a FIFO. As in a shell, opening it then waits until somebody opens its other end; the event loop goes
+    on meanwhile. None is ``/dev/null``. Descriptors are duplicated when the call starts; the caller keeps its own.
+    """
+
+    def __init__(
+        self,
+        *,
+        stdin: Descriptor | StrPath | None = None,
+        stdout: Descriptor | StrPath | None = None,
+        stderr: Descriptor | StrPath | None = None,
+        append: bool = True,
+        mode: int = 0o644,
+    ) -> None:
+        self._ends = {"stdin": stdin, "stdout": stdout, "stderr": stderr}
+        for name, end in self._ends.items():
+            if end is not None and not isinstance(end, str | os.PathLike):
+                number_of(end, name)
+        self._append = append
+        self._mode = mode
+        self._opened: list[int] = []
+
+    async def open(self) -> Stdio:
+        """See `IO.open`."""
+        found: dict[object, int] = {}
+        numbers: list[int | None] = []
+        writing = os.O_WRONLY | os.O_CREAT | (os.O_APPEND if self._append else os.O_TRUNC)
+        try:
+            for name, end in self._ends.items():
+                if end is None:
+                    numbers.append(None)
+                elif isinstance(end, str | os.PathLike):
+                    key = name == "stdin", os.path.abspath(end)
+                    if key not in found:
+                        found[key] = await self._open(end, os.O_RDONLY if name == "stdin" else writing)
+                    numbers.append(found[key])
+                else:
+                    numbers.append(number_of(end, name))
+        except BaseException:
+            self.started()
+            raise
+        return Stdio(*numbers)
+
+    async def _open(self, path: StrPath, flags: int) -> int:
+        if _is_fifo(path):
+            fd = await _open_fifo(os.fspath(path), flags & os.O_ACCMODE)
+        else:
+            fd = os.open(path, flags | os.O_CLOEXEC | os.O_NOCTTY, self._mode)
+        self._opened.append(fd)
+        return fd
+
+    def started(self) -> None:
+        """See `IO.started`."""
+        opened, self._opened = self._opened, []
+        for fd in opened:
+            os.close(fd)
+
+
+def _is_fifo(path: StrPath) -> bool:
+    try:
+        return stat.S_ISFIFO(os.stat(path).st_mode)
+    except FileNotFoundError:
+        return False
+
+
+async def _open_fifo(path: str, flags: int) -> int:
+    """Open a FIFO when its other end is opened. Nothing but a thread can wait for that."""
+    opening = _FifoOpening(path, flags)
+    try:
+        return await anyio.to_thread.run_sync(opening.run, abandon_on_cancel=True)
+    except BaseException:
+        opening.abandon()
+        raise
+
+
+class _FifoOpening:
+    """The opening of a FIFO in a thread, which can be let go."""
+
+    def __init__(self, path: str, flags: int) -> None:
+        self._path = path
+        self._flags = flags | os.O_CLOEXEC
+        self._lock = threading.Lock()
+        self._fd = -1
+        self._ended = False
+        self._other_end: int | None = None
+
+    def run(self) -> int:
+        """Open it; in the thread."""
+        try:
+            self._fd = os.open(self._path, self._flags)
+        finally:
+            with self._lock:
+                self._ended = True
+                if self._other_end is not None:
+                    os.close(self._other_end)
+                    os.close(self._fd)
+        return self._fd
+
+    def abandon(self) -> None:
+        """Nobody wants it any more: open the other end, so that the thread goes on, and close both."""
+        with self._lock:
+            if not self._ended:
+                self._other_end = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
+            elif self._fd >= 0:
+                os.close(self._fd)
 
 
 class PipeIO(IO):

@@ -18,11 +18,13 @@ from ._commands import command_line
 from ._environment import environment
 from ._errors import BundleError, CommandError, DecodeError, UnsupportedError
 from ._events import event_stream
-from ._failures import failure, parse_log
+from ._failures import failure as failure_of
+from ._failures import parse_log
 from ._io import IO, NullIO
 from ._leases import Leases
 from ._models import decode, parse_version
 from ._shield import shielded
+from ._sockets import RuntimeSocket
 from ._teardown import clear_remnants, kill_by_file, remove
 
 if TYPE_CHECKING:
@@ -169,8 +171,11 @@ class Road:
         Whoever leaves before the command has ended has what it started undone.
         """
         io = io or NullIO()
-        # A socket that waits for the runtime ends its wait with the runtime's own error.
-        sockets = [end for end in options.values() if hasattr(end, "fail")]
+        # Whoever waits for the runtime to connect is told how the call has ended.
+        sockets: list[RuntimeSocket[Any]] = [end for end in options.values() if isinstance(end, RuntimeSocket)]
+        for socket in sockets:
+            socket.call_begins()
+        failure: BaseException | None = None
         try:
             with self.descriptors(preserve_fds) as (leases, log):
                 given = {
@@ -198,10 +203,11 @@ class Road:
                     if process.status is None:
                         await shielded(self._undo, start, process, log)
         except BaseException as exc:
-            for socket in sockets:
-                cast("Any", socket).fail(exc)
+            failure = exc
             raise
         finally:
+            for socket in sockets:
+                socket.call_ended(failure)
             io.started()
 
     async def judge(self, start: _Start, outcome: Outcome) -> None:
@@ -253,10 +259,10 @@ class Road:
     async def error(self, outcome: Outcome) -> CommandError:
         """The exception for a runtime's failure."""
         entries = parse_log(outcome.log)
-        error = failure(outcome.argv, outcome.status, log=entries, stderr=outcome.stderr, stdout=outcome.stdout)
+        error = failure_of(outcome.argv, outcome.status, log=entries, stderr=outcome.stderr, stdout=outcome.stdout)
         if isinstance(error, UnsupportedError) and not outcome.argv[-1].startswith("--version"):
             found = parse_version((await self.version()).stdout.decode(errors="replace"))
-            error = failure(
+            error = failure_of(
                 outcome.argv,
                 outcome.status,
                 log=entries,

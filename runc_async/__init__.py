@@ -3,9 +3,11 @@
 Every public name is importable from here; modules with a leading underscore are private.
 """
 
+from ._bundle import Bundle, Image, busybox_rootfs, tar_rootfs, temporary_bundle, unpack_image
 from ._client import Runc
 from ._console import Console, TerminalSize
 from ._container import Container, ContainerProcess
+from ._default_spec import default_spec
 from ._errors import (
     BundleError,
     CommandError,
@@ -35,9 +37,11 @@ from ._models import (
 from ._monitor import Monitor, Subreaper
 from ._pidfd import Pidfd
 from ._sockets import ConsoleSocket, PidfdSocket
+from ._spec import Spec
 
 __all__ = [
     "IO",
+    "Bundle",
     "BundleError",
     "CommandError",
     "CompletedProcess",
@@ -59,6 +63,7 @@ __all__ = [
     "FdExecutor",
     "Features",
     "FileIO",
+    "Image",
     "InheritIO",
     "InvalidContainerIdError",
     "LogEntry",
@@ -71,6 +76,7 @@ __all__ = [
     "Runc",
     "RuncError",
     "SealedExecutor",
+    "Spec",
     "Stats",
     "Stdio",
     "Subreaper",
@@ -78,4 +84,9 @@ __all__ = [
     "TopResults",
     "UnsupportedError",
     "Version",
+    "busybox_rootfs",
+    "default_spec",
+    "tar_rootfs",
+    "temporary_bundle",
+    "unpack_image",
 ]

@@ -1,0 +1,299 @@
+"""`default_spec`: a container that is safe unless told otherwise, in one line."""
+
+from __future__ import annotations
+
+import os
+import re
+from typing import TYPE_CHECKING, Literal, cast
+
+from ._environment import checked
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from ._spec import LinuxResources, LinuxSeccomp, Mount, Namespace, Spec, Syscall
+
+__all__ = ["default_spec"]
+
+OCI_VERSION = "1.0.2"  # what the oldest supported runtime follows; newer ones take it
+CPU_PERIOD = 100_000
+LEAST_MEMORY = 1 << 20
+DEFAULT_PIDS = 256
+
+UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
+
+# What even a program that runs as root in its container rarely misses; the others are asked for.
+CAPABILITIES = ("CAP_KILL", "CAP_NET_BIND_SERVICE")
+
+# The kernel's own knobs and tables, which no namespace hides (as runc's and containerd's defaults have them).
+MASKED = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/scsi",
+    "/proc/timer_list",
+    "/proc/timer_stats",
+    "/sys/devices/virtual/powercap",
+    "/sys/firmware",
+]
+READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
+
+CLONE_NEWUSER = 0x10000000
+ENOSYS = 38
+NEW_USER_NAMESPACE: Syscall = {
+    "names": ["clone", "unshare"],
+    "action": "SCMP_ACT_ERRNO",
+    "args": [
+        {"index": 0, "value": CLONE_NEWUSER, "valueTwo": CLONE_NEWUSER, "op": "SCMP_CMP_MASKED_EQ"},
+    ],
+}
+
+# Not a list of all that is allowed, which breaks programs with every new kernel; but of what needs no capability,
+# no untrusted program has a use for, and kernel bugs were found in again and again.
+SECCOMP: LinuxSeccomp = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [
+        {
+            "names": [
+                "add_key", "bpf", "io_uring_enter", "io_uring_register", "io_uring_setup", "kcmp", "kexec_file_load",
+                "kexec_load", "keyctl", "name_to_handle_at", "open_by_handle_at", "perf_event_open",
+                "process_vm_writev", "request_key", "userfaultfd",
+            ],
+            "action": "SCMP_ACT_ERRNO",
+        },
+        NEW_USER_NAMESPACE,
+        # Its flags lie in memory, where no filter sees them; told that it is missing, libraries use clone.
+        {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS},
+    ],
+}  # fmt: skip
+
+
+def default_spec(
+    args: Sequence[str],
+    *,
+    env: Mapping[str, str] | None = None,
+    cwd: str = "/",
+    user: str | int | None = None,
+    memory: str | int | None = None,
+    swap: str | int | None = None,
+    cpus: float | None = None,
+    pids: int | None = DEFAULT_PIDS,
+    mounts: Sequence[Mount | str] = (),
+    hostname: str | None = None,
+    readonly: bool = True,
+    network: Literal["none", "host"] = "none",
+    terminal: bool = False,
+    rootless: bool | None = None,
+    capabilities: Sequence[str] = CAPABILITIES,
+    seccomp: bool = True,
+    tmp: str | int = "64M",
+    annotations: Mapping[str, str] | None = None,
+) -> Spec:
+    """Make a ``config.json`` that is safe by default (OCI runtime specification).
+
+    No new privileges, two capabilities, a read-only root file system with a small ``/tmp``, masked and read-only
+    paths below ``/proc`` and ``/sys``, namespaces of its own, no network, a limit of processes, and no system calls
+    such as ``bpf``, ``keyctl``, io_uring and the making of user namespaces.
+
+    :param args: the program and its arguments.
+    :param env: its environment; ``PATH`` is set if it is not in it.
+    :param cwd: its working directory, absolute.
+    :param user: who it runs as: ``uid`` or ``uid:gid``, in numbers; None is root in the container.
+    :param memory: the most memory, in bytes, or with a unit: ``"256M"``, ``"1.5G"`` (powers of 1024).
+    :param swap: the most memory and swap together, likewise; the same as `memory` forbids swap. The host must
+        account for swap.
+    :param cpus: the most CPU time, in CPUs: ``0.5`` is half of one.
+    :param pids: the most processes and threads; None is no limit.
+    :param mounts: further mounts: OCI mount objects, or ``"/host/path:/path"``, ``"/host/path:/path:ro"``.
+    :param hostname: the container's; None is ``container``.
+    :param readonly: whether the root file system is read-only.
+    :param network: ``"none"`` is a network namespace with nothing but a loopback device; ``"host"`` the host's.
+    :param terminal: whether the program has a terminal; then the call needs a `ConsoleSocket`.
+    :param rootless: run by an ordinary user: in a user namespace whose root is the caller. None is whether the caller
+        is not root. Limits then need cgroups that are delegated to the caller, so there is none of `pids` unless asked.
+    :param capabilities: those that the program has, by name.
+    :param seccomp: whether the system calls named above fail.
+    :param tmp: the size of ``/tmp``, as for `memory`.
+    :param annotations: names and values for whoever reads the state.
+    :returns: a plain dictionary, to be changed at will.
+    :raises TypeError: a parameter of the wrong type.
+    :raises ValueError: a value that cannot be right, with the reason.
+    """
+    if isinstance(args, str) or not args:
+        raise ValueError("args must be a sequence of a program and its arguments, not empty and not one string")
+    words = [_word(word, "args") for word in args]
+    for name, path in (("cwd", cwd),):
+        if not path.startswith("/"):
+            raise ValueError(f"{name} must be absolute: {path!r}")
+    if network not in ("none", "host"):
+        raise ValueError(f"network must be 'none' or 'host', not {network!r}")
+    rootless = os.geteuid() != 0 if rootless is None else rootless
+    uid, gid = _user(user)
+    if rootless and (uid, gid) != (0, 0):
+        raise ValueError(f"user {uid}:{gid}: a rootless container has one user and one group, 0:0, which is the caller")
+    variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **checked(env or {})}
+    if terminal:
+        variables.setdefault("TERM", "xterm")
+    allowed = sorted({_capability(name) for name in capabilities})
+    namespaces: list[Namespace] = [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]
+    namespaces.append({"type": "cgroup"})
+    if network == "none":
+        namespaces.append({"type": "network"})
+    if rootless:
+        namespaces.append({"type": "user"})
+    size = _bytes(tmp, "tmp")
+    spec: Spec = {
+        "ociVersion": OCI_VERSION,
+        "process": {
+            "terminal": terminal,
+            "user": {"uid": uid, "gid": gid},
+            "args": words,
+            "env": [f"{name}={value}" for name, value in variables.items()],
+            "cwd": cwd,
+            "capabilities": {
+                "bounding": allowed,
+                "effective": allowed,
+                "permitted": allowed,
+            },
+            "rlimits": [
+                {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096 if not rootless else 1024},
+                {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+            ],
+            "noNewPrivileges": True,
+        },
+        "root": {"path": "rootfs", "readonly": readonly},
+        "hostname": "container" if hostname is None else _word(hostname, "hostname"),
+        "mounts": [*_mounts(rootless, network, size), *(_mount(mount) for mount in mounts)],
+        "linux": {
+            "namespaces": namespaces,
+            "resources": _resources(memory, swap, cpus, None if rootless and pids == DEFAULT_PIDS else pids),
+            "maskedPaths": list(MASKED),
+            "readonlyPaths": list(READONLY),
+        },
+    }
+    linux = spec["linux"]
+    if seccomp:
+        linux["seccomp"] = SECCOMP
+    if rootless:
+        linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
+        linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+    if annotations:
+        spec["annotations"] = {_word(name, "annotations"): value for name, value in annotations.items()}
+    return spec
+
+
+def _word(value: object, what: str) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{what} must be str, not {type(value).__name__}")
+    if "\0" in value:
+        raise ValueError(f"{what}: has a NUL character: {value!r}")
+    return value
+
+
+def _user(user: str | int | None) -> tuple[int, int]:
+    if user is None:
+        return 0, 0
+    found = re.fullmatch(r"(\d+)(?::(\d+))?", str(user))
+    if found is None or isinstance(user, bool):
+        raise ValueError(f"user must be uid or uid:gid, in numbers, not {user!r}: names are the container's own")
+    uid = int(found[1])
+    gid = int(found[2]) if found[2] else uid
+    if max(uid, gid) >= 1 << 32:
+        raise ValueError(f"user: {user!r} is no possible id")
+    return uid, gid
+
+
+def _capability(name: str) -> str:
+    if not re.fullmatch(r"CAP_[A-Z_]+", name):
+        raise ValueError(f"capabilities must be names such as CAP_NET_ADMIN, not {name!r}")
+    return name
+
+
+def _bytes(value: str | int, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(cast("object", value), int | str):
+        raise TypeError(f"{what} must be bytes as int, or a str with a unit, not {type(value).__name__}")
+    if isinstance(value, int):
+        number = value
+    else:
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)(?:i?b)?", value.strip().lower())
+        if found is None:
+            raise ValueError(f'{what} must be a number of bytes, or one with a unit such as "256M", not {value!r}')
+        number = int(float(found[1]) * UNITS[found[2]])
+    if number < LEAST_MEMORY:
+        raise ValueError(f"{what} must be at least 1M, not {value!r}")
+    return number
+
+
+def _resources(
+    memory: str | int | None, swap: str | int | None, cpus: float | None, pids: int | None
+) -> LinuxResources:
+    resources: LinuxResources = {"devices": [{"allow": False, "access": "rwm"}]}
+    if memory is not None:
+        resources["memory"] = {"limit": _bytes(memory, "memory")}
+    if swap is not None:
+        total = _bytes(swap, "swap")
+        if memory is None or total < _bytes(memory, "memory"):
+            raise ValueError(f"swap is memory and swap together, so it needs memory, and at least as much: {swap!r}")
+        resources["memory"] = {"limit": _bytes(memory, "memory"), "swap": total}
+    if cpus is not None:
+        quota = int(cpus * CPU_PERIOD)
+        if quota < 1000:  # the kernel's least
+            raise ValueError(f"cpus must be at least 0.01, not {cpus}")
+        resources["cpu"] = {"quota": quota, "period": CPU_PERIOD}
+    if pids is not None:
+        if pids < 1:
+            raise ValueError(f"pids must be at least 1, not {pids}; None is no limit")
+        resources["pids"] = {"limit": pids}
+    return resources
+
+
+def _mounts(rootless: bool, network: str, tmp: int) -> list[Mount]:
+    # Without a network namespace of its own a user namespace may not mount sysfs: it gets the host's, read-only.
+    sys: Mount = {
+        "destination": "/sys",
+        "type": "sysfs",
+        "source": "sysfs",
+        "options": ["nosuid", "noexec", "nodev", "ro"],
+    }
+    if rootless and network == "host":
+        sys = {"destination": "/sys", "type": "none", "source": "/sys",
+               "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]}  # fmt: skip
+    # The group of terminals, 5, does not exist in a user namespace of one id.
+    terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *([] if rootless else ["gid=5"])]
+    return [
+        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
+        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
+         "options": ["nosuid", "strictatime", "mode=755", "size=64k"]},
+        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": terminals},
+        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
+         "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]},
+        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
+         "options": ["nosuid", "noexec", "nodev"]},
+        sys,
+        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
+         "options": ["nosuid", "nodev", "mode=1777", f"size={tmp}"]},
+    ]  # fmt: skip
+
+
+def _mount(mount: Mount | str) -> Mount:
+    if isinstance(mount, str):
+        source, _, rest = mount.partition(":")
+        destination, _, access = rest.partition(":")
+        if access not in ("", "ro", "rw"):
+            raise ValueError(f"mounts: {mount!r}: {access!r} is neither ro nor rw")
+        mount = {
+            "destination": destination,
+            "type": "none",
+            "source": source,
+            "options": ["rbind", "nosuid", "nodev", access or "rw"],
+        }
+        if not os.path.isabs(source) or not os.path.exists(source):
+            raise ValueError(f"mounts: {source!r} is no absolute path of something that exists")
+    destination = mount.get("destination", "")
+    if not destination.startswith("/") or destination == "/" or ".." in destination.split("/"):
+        raise ValueError(f"mounts: the destination must be an absolute path below /, without .., not {destination!r}")
+    return mount

@@ -39,6 +39,10 @@ class Host:
     pdeathsig: signal.Signals | None = None
     cleanup_timeout: float = 5.0
 
+    def seen(self, path: str) -> str:
+        """A path that the runtime is given, as this process has to name it."""
+        return os.path.join(self.work_dir or "", path)
+
 
 class Outcome(NamedTuple):
     """What a finished runtime process left."""

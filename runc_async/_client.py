@@ -186,6 +186,8 @@ class Runc:
         :param ps_options: options of ``ps``, such as ``"-o", "pid,comm"``; none is ``-ef``.
         :raises ContainerNotFoundError: there is none of this id.
         :raises CommandError: ``ps`` refused its options, or gave no column of pids.
+        :raises UnsupportedError: the runtime takes no options of ``ps`` (crun).
+        :raises DecodeError: the cells cannot be told apart: one that has spaces is not in the last column.
         """
         outcome = await self._road.captured("ps", {"format": "table"}, [id, *ps_options], extra_args)
         try:
@@ -221,7 +223,7 @@ class Runc:
         :raises DecodeError: a line is no event; by the iterator.
         """
         line = command_line("events", {"interval": interval}, positional=[id], extra_args=extra_args)
-        return self._road.events(line)
+        return self._road.events(id, line)
 
     async def version(self) -> Version:
         """The runtime's name, version, commit and specification (``--version``)."""

@@ -101,6 +101,7 @@ _UNKNOWN_FLAG = re.compile(
     r"|.*: invalid option -- '(?P<short>.)'"
 )
 _UNKNOWN_COMMAND = re.compile(r"No help topic for '(?P<runc>.*)'|unknown command (?P<crun>\S+)$")
+_NO_PS_OPTIONS = re.compile(r"(crun: )?`ps` requires a maximum of 1 arguments")
 
 # -- logs --------------------------------------------------------------------------------------------------
 
@@ -226,6 +227,8 @@ def _unsupported(argv: Sequence[str], command: str, message: str, version: str |
         runtime = f"{runtime} {version}"
     if unknown := _UNKNOWN_COMMAND.match(message):
         return f"{runtime} has no command {unknown['runc'] or unknown['crun']}"
+    if _NO_PS_OPTIONS.match(message):
+        return f"{runtime} ps takes no options of ps"
     if not (unknown := _UNKNOWN_FLAG.match(message)):
         return ""
     name = unknown["go"] or unknown["short"]

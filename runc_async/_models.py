@@ -455,12 +455,28 @@ def parse_top(text: str) -> TopResults:
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:
         raise ValueError("ps printed no table")
-    headers = lines[0].split()
-    rows = [line.split(None, len(headers) - 1) for line in lines[1:]]
-    for line, row in zip(lines[1:], rows, strict=True):
-        if len(row) != len(headers):
-            raise ValueError(f"{len(row)} cells where there are {len(headers)} columns: {line!r}")
-    return TopResults(headers, [[cell.strip() for cell in row] for row in rows])
+    columns = list(re.finditer(r"\S+", lines[0]))
+    if len(columns) == 1:  # nothing to tell apart
+        return TopResults([columns[0][0]], [[line.strip()] for line in lines[1:]])
+    return TopResults([column[0] for column in columns], [_cells(columns, line) for line in lines[1:]])
+
+
+def _cells(columns: list[re.Match[str]], line: str) -> list[str]:
+    """Split a row; only the last cell may have spaces.
+
+    A cell begins or ends where its header does, or further to the right behind a wide one. The second word of a
+    cell with spaces stands to the left of the next header.
+    """
+    words = list(re.finditer(r"\S+", line))
+    aligned = all(
+        word.start() >= column.start() or word.end() >= column.end()
+        for word, column in zip(words, columns, strict=False)
+    )
+    if len(words) < len(columns) or not aligned:
+        names = " ".join(column[0] for column in columns)
+        raise ValueError(f"the row {line!r} cannot be split into the columns {names!r}")
+    last = words[len(columns) - 1].start()
+    return [*line[:last].split(), line[last:].rstrip()]
 
 
 class Exit(msgspec.Struct, frozen=True):

@@ -22,7 +22,8 @@ from ._failures import failure as failure_of
 from ._failures import parse_log
 from ._io import IO, NullIO
 from ._leases import Leases
-from ._models import decode, parse_version
+from ._models import ContainerState, decode, parse_version
+from ._pidfd import Pidfd
 from ._shield import shielded
 from ._sockets import RuntimeSocket
 from ._teardown import clear_remnants, kill_by_file, remove
@@ -74,11 +75,17 @@ class Road:
         return outcome
 
     @contextlib.asynccontextmanager
-    async def events(self, line: Sequence[str]) -> AsyncGenerator[AsyncIterator[Event]]:
-        """Run ``events``, and give what it prints as it comes."""
-        with self.descriptors() as (leases, log):
+    async def events(self, id: str, line: Sequence[str]) -> AsyncGenerator[AsyncIterator[Event]]:
+        """Run ``events``, and give what it prints as it comes, until the container's init has ended."""
+        state = decoded(ContainerState, await self.captured("state", {}, [id]))
+        with contextlib.ExitStack() as stack:
+            init = None
+            if state.pid > 0:
+                with contextlib.suppress(ProcessLookupError):
+                    init = stack.enter_context(Pidfd.open(state.pid))
+            leases, log = stack.enter_context(self.descriptors())
             process = Process(self.host, leases, self._line(log, line), self._environment())
-            async with event_stream(process, leases, log, self.error) as events:
+            async with event_stream(process, leases, log, self.error, init) as events:
                 yield events
 
     @contextlib.contextmanager
@@ -188,7 +195,7 @@ class Road:
                 given = {name: value for name, value in given.items() if value is not None and value is not False}
                 words = [id, *words]
                 line = command_line(command, given, positional=words, extra_args=extra_args)
-                start = _Start(command, id, given, detached, line[: len(line) - len(words)])
+                start = _Start(self.host, command, id, given, detached, line[: len(line) - len(words)])
                 ends = await io.open()
                 null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
                 leases.stdio(*(null if end is None else leases.lease(end) for end in ends))
@@ -248,7 +255,7 @@ class Road:
             if start.command == "exec":
                 pid_file = start.options.get("pid_file")
                 if status == 0 and pid_file is not None:
-                    kill_by_file(cast("StrPath", pid_file))
+                    kill_by_file(self.host.seen(os.fsdecode(cast("StrPath", pid_file))))
             elif status is None:
                 await clear_remnants(self, start.id, start.begun)
             elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):
@@ -303,7 +310,13 @@ class _Start:
     """What is remembered of a command that starts something."""
 
     def __init__(
-        self, command: str, id: str, options: Mapping[str, object], detached: bool, flags: Sequence[str]
+        self,
+        host: Host,
+        command: str,
+        id: str,
+        options: Mapping[str, object],
+        detached: bool,
+        flags: Sequence[str],
     ) -> None:
         self.command = command
         self.id = id
@@ -316,7 +329,7 @@ class _Start:
         bundle = options.get("bundle")
         if bundle is not None:
             name = os.fsdecode(cast("StrPath", options.get("config", "config.json")))
-            config = os.path.join(os.fsdecode(cast("StrPath", bundle)), name)
+            config = host.seen(os.path.join(os.fsdecode(cast("StrPath", bundle)), name))
             if not os.path.isfile(config):
                 self.missing_config = config
 

@@ -313,7 +313,7 @@ async def created(
             await runc.create(id, bundle, io=io, preserve_fds=preserve_fds, extra_args=extra_args, **given)
             # Nothing is awaited from here until its removal is certain.
             try:
-                with open(self._road.host.seen(os.fsdecode(given["pid_file"]))) as file:
+                with open(road.host.seen(os.fsdecode(given["pid_file"]))) as file:
                     process = Pidfd.open(int(file.read()))
                 container = Container(runc, road, id, process, io)
             except BaseException:

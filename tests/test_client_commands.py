@@ -476,6 +476,9 @@ async def test_work_dir_also_with_preserved_descriptors(
     relative = Runc(runtime_path, root=state_root, work_dir=bundle.parent)
     with open("/dev/null", "rb") as file:
         assert await relative.run(container_id, bundle.name, preserve_fds=[file]) == 7
+        pid_file = bundle.parent / "pid"
+        async with relative.container(container_id, bundle.name, pid_file=pid_file.name) as container:
+            assert container.pid == int(pid_file.read_text())
         missing = Runc(runtime_path, root=state_root, work_dir=tmp_path / "missing")
         for fds in ([], [file]):
             with pytest.raises(OSError, match="work_dir") as caught:

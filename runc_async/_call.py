@@ -40,8 +40,8 @@ class Host:
     cleanup_timeout: float = 5.0
 
     def seen(self, path: str) -> str:
-        """A path that the runtime is given, as this process has to name it."""
-        return os.path.join(self.work_dir or "", path)
+        """A path as it is meant: from where the runtime is started, whatever directory it changes to then."""
+        return os.path.abspath(os.path.join(self.work_dir or "", path))
 
 
 class Outcome(NamedTuple):

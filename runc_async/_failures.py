@@ -101,7 +101,7 @@ _UNKNOWN_FLAG = re.compile(
     r"|.*: invalid option -- '(?P<short>.)'"
 )
 _UNKNOWN_COMMAND = re.compile(r"No help topic for '(?P<runc>.*)'|unknown command (?P<crun>\S+)$")
-_NO_PS_OPTIONS = re.compile(r"(crun: )?`ps` requires a maximum of 1 arguments")
+_NO_PS_OPTIONS = re.compile(r".*`ps` requires a maximum of 1 arguments")
 
 # -- logs --------------------------------------------------------------------------------------------------
 

@@ -68,8 +68,10 @@ class Road:
 
     async def version(self) -> Outcome:
         """Run ``--version``."""
+        # crun makes its root even then. Other global flags may be what is unknown.
+        line = [*(word for word in self._globals if word.startswith("--root=")), "--version"]
         with self.descriptors() as (leases, log):
-            outcome = await captured(self.host, ["--version"], self._environment(), leases, log)
+            outcome = await captured(self.host, line, self._environment(), leases, log)
         if outcome.status:
             raise await self.error(outcome)
         return outcome
@@ -193,6 +195,10 @@ class Road:
                     "preserve_fds": len(preserve_fds) or None,
                 }
                 given = {name: value for name, value in given.items() if value is not None and value is not False}
+                pid_file = given.get("pid_file")
+                if isinstance(pid_file, str | os.PathLike) and os.fspath(cast("StrPath", pid_file)):
+                    # crun takes a relative one from the bundle.
+                    given["pid_file"] = self.host.seen(os.fsdecode(cast("StrPath", pid_file)))
                 words = [id, *words]
                 line = command_line(command, given, positional=words, extra_args=extra_args)
                 start = _Start(self.host, command, id, given, detached, line[: len(line) - len(words)])
@@ -255,7 +261,7 @@ class Road:
             if start.command == "exec":
                 pid_file = start.options.get("pid_file")
                 if status == 0 and pid_file is not None:
-                    kill_by_file(self.host.seen(os.fsdecode(cast("StrPath", pid_file))))
+                    kill_by_file(cast("StrPath", pid_file))
             elif status is None:
                 await clear_remnants(self, start.id, start.begun)
             elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):

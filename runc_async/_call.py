@@ -122,6 +122,28 @@ class Process:
                 await self.wait()
             await self.kill()
 
+    async def interrupt(self) -> None:
+        """Kill it, but let its children end by themselves; reap it. To be shielded by the caller.
+
+        For CRIU, which answers the loss of its runtime by letting go what it was writing. CRIU killed outright
+        leaves the tasks that it holds frozen; so it is only where it has not ended after ``cleanup_timeout``.
+        """
+        if self._child is None or self.status is not None:
+            return
+        _kill(self.pid, signal.SIGSTOP)  # so that it starts no more of them
+        orphans: list[int] = []
+        for pid in children(self.pid):
+            with contextlib.suppress(ProcessLookupError):
+                orphans.append(os.pidfd_open(pid))
+        await self.kill()
+        with anyio.move_on_after(self.host.cleanup_timeout):
+            for pidfd in orphans:
+                await anyio.wait_readable(pidfd)
+        for pidfd in orphans:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                signal.pidfd_send_signal(pidfd, signal.SIGKILL)
+            os.close(pidfd)
+
     async def abandon(self) -> int | None:
         """Take away what it is starting, let it clean up after itself, and reap it.
 
@@ -133,13 +155,14 @@ class Process:
         """
         if self._child is None:
             return None
-        with anyio.move_on_after(self.host.cleanup_timeout):
-            while self.status is None:
-                for pid in children(self.pid):
-                    _kill(pid)
-                with anyio.move_on_after(RETRY):
-                    await self.wait()
-            return self.status
+        for spared in ("criu", ""):  # where CRIU does not end without its children, it is killed as well
+            with anyio.move_on_after(self.host.cleanup_timeout):
+                while self.status is None:
+                    for pid in children(self.pid):
+                        _take_away(pid, spared)
+                    with anyio.move_on_after(RETRY):
+                        await self.wait()
+                return self.status
         orphans = children(self.pid)
         await self.kill()
         for pid in orphans:
@@ -154,6 +177,7 @@ async def captured(
     leases: Leases,
     log: int,
     patient: bool = False,
+    interrupt: bool = False,
 ) -> Outcome:
     """Run a command that starts nothing, and capture what it prints and logs.
 
@@ -162,6 +186,7 @@ async def captured(
     :param leases: the descriptors of the call.
     :param log: the one among them that the runtime logs to.
     :param patient: when cancelled, give the runtime ``cleanup_timeout`` seconds to finish by itself.
+    :param interrupt: when cancelled, kill the runtime and give its children that time.
     """
     stdin = leases.adopt(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
     stdout = leases.adopt(_output.memory_file("stdout", limit=_output.STDOUT_LIMIT))
@@ -173,7 +198,7 @@ async def captured(
         leases.close(stdout, stderr, log)
         status = await process.wait()
     except BaseException:
-        await shielded(process.finish if patient else process.kill)
+        await shielded(process.interrupt if interrupt else process.finish if patient else process.kill)
         raise
     return Outcome(
         process.argv,
@@ -197,9 +222,18 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def _kill(pid: int) -> None:
+def _take_away(pid: int, spared: str) -> None:
+    """Kill a child of the runtime. Of CRIU, its children first: killed itself it leaves mounts in its work path."""
+    name = ""
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
+        name = file.read().strip()
+    for victim in children(pid) if name and name == spared else [pid]:
+        _kill(victim)
+
+
+def _kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)
+        os.kill(pid, number)
 
 
 def _with_pdeathsig(number: signal.Signals, path: str, arguments: Sequence[str]) -> tuple[str, tuple[str, ...]]:

@@ -5,15 +5,16 @@ from __future__ import annotations
 import contextlib
 import os
 import signal as signals
+import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
 import msgspec
 
-from . import _environment
+from . import _criu, _environment
 from ._call import Host
 from ._commands import command_line, global_options, signal_argument
-from ._errors import DecodeError
+from ._errors import CommandError, DecodeError
 from ._executor import Executor, PathExecutor
 from ._models import (
     ContainerState,
@@ -449,7 +450,7 @@ class Runc:
         extra_args: Sequence[str] = (),
         **options: Unpack[CheckpointOptions],
     ) -> None:
-        """Write a running container to disk by CRIU (``runc-checkpoint(8)``).
+        """Write a running container to disk by CRIU (``runc-checkpoint(8)``, ``criu(8)``).
 
         :param id: the container's id.
         :param image_path: the directory of the image, made if missing; None is ``checkpoint`` in the working
@@ -458,11 +459,21 @@ class Runc:
             ``lazy_pages``. It is duplicated.
         :param options: further flags, see `CheckpointOptions`.
         :raises ContainerNotRunningError: it is not running.
+        :raises UnsupportedError: the runtime has no such flag (crun has fewer than runc).
         :raises CommandError: CRIU failed; the message quotes its log. The container goes on running.
+
+        Cancelled, it kills the runtime, and CRIU lets go the container, which goes on running. Only where CRIU
+        was past its last question to the runtime (crun's asks none), and not with `leave_running`, the container
+        has ended with its image whole, and is left for `delete`. CRIU gets ``cleanup_timeout`` seconds; killed
+        after that, it may leave the container paused (`resume`).
+
+        After a failure or a cancellation the image directory stays, half written, with ``dump.log``: it cannot be
+        restored from, and is the caller's to remove.
         """
         descriptors = {} if status_fd is None else {"status_fd": status_fd}
         flags = {"image_path": image_path, **options}
-        await self._road.captured("checkpoint", flags, [id], extra_args, descriptors=descriptors, patient=True)
+        with self._explained(flags, "dump.log"):
+            await self._road.captured("checkpoint", flags, [id], extra_args, descriptors=descriptors, interrupt=True)
 
     async def restore(
         self,
@@ -479,18 +490,35 @@ class Runc:
         """Bring a container back from an image, and wait for its end (``runc-restore(8)``).
 
         :param id: the new container's id; `bundle`, `io`, `detach` and `task_status` are as for `run`.
-        :param image_path: the directory of the image.
+        :param image_path: the directory of the image; None is ``checkpoint`` in the working directory.
         :param options: further flags, see `RestoreOptions`.
         :returns: as `run`.
         :raises ContainerExistsError: the id is taken.
-        :raises CommandError: CRIU failed; the message quotes its log.
+        :raises UnsupportedError: the runtime has no such flag (crun has fewer than runc).
+        :raises CommandError: CRIU failed; the message quotes its log. Nothing is left of the container.
 
         Cancelled, it leaves no container.
         """
         flags = {"image_path": image_path, **options}
-        return await self._road.start(
-            "restore", id, bundle, io, (), extra_args, flags, detached=detach, task_status=task_status
-        )
+        with self._explained(flags, "restore.log"):
+            return await self._road.start(
+                "restore", id, bundle, io, (), extra_args, flags, detached=detach, task_status=task_status
+            )
+
+    @contextlib.contextmanager
+    def _explained(self, flags: Mapping[str, Any], log: str) -> Generator[None]:
+        """Let a failure quote CRIU's log."""
+        begun = time.time_ns()
+        try:
+            yield
+        except CommandError as error:
+            base = self._road.host.work_dir or os.curdir
+            folders = [flags.get("work_path"), flags.get("image_path") or "checkpoint"]
+            found = [os.path.join(base, os.fsdecode(folder)) for folder in folders if folder is not None]
+            explained = _criu.explained(error, log, found, begun)
+            if explained is error:
+                raise
+            raise explained from None
 
     # -- containers as objects ---------------------------------------------------------------------------
 

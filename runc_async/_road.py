@@ -16,7 +16,7 @@ from . import _output
 from ._call import Host, Outcome, Process, captured
 from ._commands import command_line
 from ._environment import environment
-from ._errors import BundleError, CommandError, DecodeError, UnsupportedError
+from ._errors import BundleError, CommandError, ContainerExistsError, DecodeError, UnsupportedError
 from ._events import event_stream
 from ._failures import failure as failure_of
 from ._failures import parse_log
@@ -26,7 +26,7 @@ from ._models import ContainerState, decode, parse_version
 from ._pidfd import Pidfd
 from ._shield import shielded
 from ._sockets import RuntimeSocket
-from ._teardown import clear_remnants, kill_by_file, remove
+from ._teardown import clear_failed, clear_remnants, kill_by_file, remove
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
@@ -116,12 +116,14 @@ class Road:
         files: Mapping[str, bytes] = {},
         descriptors: Mapping[str, Descriptor] = {},
         patient: bool = False,
+        interrupt: bool = False,
     ) -> Outcome:
         """Run a command that starts nothing.
 
         :param files: keyword to the content of a file that the runtime reads.
         :param descriptors: keyword to a descriptor that the runtime gets.
         :param patient: when cancelled, let the runtime finish first.
+        :param interrupt: when cancelled, kill the runtime, and let its children finish first.
         """
         with self.descriptors() as (leases, log):
             given = {
@@ -130,7 +132,8 @@ class Road:
                 **{name: leases.keep(leases.lease(what, name)) for name, what in descriptors.items()},
             }
             line = command_line(command, given, positional=positional, extra_args=extra_args)
-            outcome = await captured(self.host, self._line(log, line), self._environment(), leases, log, patient)
+            call = self._line(log, line)
+            outcome = await captured(self.host, call, self._environment(), leases, log, patient, interrupt)
         if outcome.overflowed:
             reason = f"more than {_output.STDOUT_LIMIT >> 20} MiB of output"
             raise DecodeError(outcome.argv, outcome.stdout, reason)
@@ -230,7 +233,10 @@ class Road:
         if start.detached or outcome.status < 0 or _has_failed(outcome.log):
             if not outcome.log:
                 await self._ask_why(start, outcome)
-            raise await self.error(outcome)
+            error = await self.error(outcome)
+            if start.command == "restore" and not isinstance(error, ContainerExistsError):
+                await shielded(clear_failed, self, start.id, start.begun)
+            raise error
         await self._ask_why(start, outcome)
 
     async def _ask_why(self, start: _Start, outcome: Outcome) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import signal
 from typing import TYPE_CHECKING, Protocol
@@ -17,9 +18,10 @@ if TYPE_CHECKING:
 
     from ._call import Outcome
 
-__all__ = ["clear_remnants", "kill_by_file", "remove"]
+__all__ = ["clear_failed", "clear_remnants", "kill_by_file", "remove"]
 
 CGROUPS = "/sys/fs/cgroup"
+MNT_DETACH = 2
 
 
 class Runtime(Protocol):
@@ -96,6 +98,7 @@ async def clear_remnants(road: Runtime, id: str, begun: int) -> None:
     else:
         if state.created_ns < begun:
             return
+    _unmount_restored_root(id)
     folders = [folder for folder, _, _ in os.walk(CGROUPS) if os.path.basename(folder) == id]
     for folder in folders:
         for pid in _processes(folder):
@@ -104,6 +107,42 @@ async def clear_remnants(road: Runtime, id: str, begun: int) -> None:
     for folder in sorted(folders, key=len, reverse=True):
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(folder)
+
+
+async def clear_failed(road: Runtime, id: str, begun: int) -> None:
+    """Clear what a runtime left that failed to restore a container: crun leaves a state directory and a cgroup.
+
+    Its processes CRIU has killed; so a cgroup of this name that is not empty belongs to somebody else.
+
+    :param begun: as for `clear_remnants`.
+    """
+    try:
+        if (await _state(road, id)).created_ns < begun:
+            return
+    except CommandError:
+        pass
+    _unmount_restored_root(id)
+    with contextlib.suppress(CommandError):
+        await remove(road, id)
+    folders = [folder for folder, _, _ in os.walk(CGROUPS) if os.path.basename(folder) == id]
+    for folder in sorted(folders, key=len, reverse=True):
+        with contextlib.suppress(OSError):
+            os.rmdir(folder)
+
+
+def _unmount_restored_root(id: str) -> None:
+    """Take away the bind mount of the root file system that ``runc restore`` has in its state directory.
+
+    A runc killed there leaves it, and ``delete`` would remove the state directory with all that is mounted in it.
+
+    :raises OSError: it cannot be unmounted; then nothing may be deleted.
+    """
+    with open("/proc/self/mountinfo", "rb") as file:
+        points = [line.split()[4].decode("unicode_escape").encode("latin-1") for line in file]
+    libc = ctypes.CDLL(None, use_errno=True)
+    for point in points:
+        if point.endswith(os.fsencode(f"/{id}/criu-root")) and libc.umount2(point, MNT_DETACH):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fsdecode(point))
 
 
 def _processes(folder: str) -> list[int]:

@@ -55,7 +55,8 @@ def decode(shape: type[T], data: bytes) -> T:
         return [decode(item, bytes(part)) for part in parts]  # type: ignore[return-value]
     result = msgspec.json.decode(data, type=shape)
     if isinstance(result, Result):
-        object.__setattr__(result, "_json", data)
+        # Frozen; and Python 3.11 refuses object.__setattr__ here.
+        vars(result)["_json"] = data
     return result
 
 

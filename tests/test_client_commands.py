@@ -74,7 +74,8 @@ def memory_cgroup() -> bool:
 def cgroup_file(container: str, v1: str, v2: str) -> str:
     """The content of a file in a container's cgroup, by its names in both versions."""
     name = v2 if (CGROUPS / "cgroup.controllers").exists() else v1
-    found = [path for folder in CGROUPS.rglob(container) for path in folder.glob(name)]
+    folders = [Path(at) for at, _, files in os.walk(CGROUPS) if os.path.basename(at) == container and name in files]
+    found = [folder / name for folder in folders]
     assert found, f"no {name} of {container}"
     return found[0].read_text().strip()
 

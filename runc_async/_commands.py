@@ -399,6 +399,15 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
 )
 """The runtime's commands, by name."""
 
+FLAGS_OF_OLD = frozenset(
+    {
+        *("--bundle", "--console-socket", "--pid-file", "--preserve-fds", "--detach", "--no-pivot"),
+        *("--process", "--cwd", "--env", "--tty", "--user", "--cap", "--no-new-privs", "--no-new-keyring"),
+        *("--apparmor", "--process-label"),
+    }
+)
+"""Flags of the commands that start something which every runtime since runc 1.1 and crun 1.8 has."""
+
 
 # -- command lines -----------------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ import msgspec
 
 from . import _output
 from ._call import Host, Outcome, Process, captured
-from ._commands import command_line
+from ._commands import FLAGS_OF_OLD, command_line
 from ._environment import environment
 from ._errors import BundleError, CommandError, ContainerExistsError, DecodeError, UnsupportedError
 from ._events import event_stream
@@ -58,7 +58,7 @@ class Road:
         self._log = log
         self._globals = global_options
         self._env = env
-        self._known_flags: set[tuple[str, ...]] = set()
+        self._known_flags: set[str] = set()
 
     def _environment(self) -> dict[str, str]:
         return environment(self._env)
@@ -248,15 +248,15 @@ class Road:
         if start.missing_config is not None:
             message = f"{start.missing_config}: no such file"
             raise BundleError(outcome.argv, outcome.status, message, parse_log(outcome.log))
-        flags = tuple(word.partition("=")[0] for word in start.flags)
-        if len(flags) == 1 or flags in self._known_flags:
+        flags = frozenset(word.partition("=")[0] for word in start.flags[1:]) - FLAGS_OF_OLD
+        if flags <= self._known_flags:
             return
         with self.descriptors() as (leases, log):
             line = self._line(log, [*start.flags, "--help"])
             answer = await captured(self.host, line, self._environment(), leases, log)
         if answer.status:
             raise await self.error(answer._replace(argv=outcome.argv))
-        self._known_flags.add(flags)
+        self._known_flags |= flags
 
     async def _undo(self, start: _Start, process: Process, log: int) -> None:
         """Leave nothing of a command that was cancelled. Never raises; what fails is logged."""

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from runc_async import FdExecutor, Runc, SealedExecutor
+
 from ._leaks import SESSION, Census, assert_nothing_left
 from ._reaper import fork_below_a_subreaper
 
@@ -170,6 +172,33 @@ def minimal_spec(args: list[str], rootfs: Path, *, terminal: bool = False, **pro
         ],
         "linux": {"namespaces": [{"type": name} for name in ("pid", "mount", "ipc", "uts", "network")]},
     }  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def sealed(runtime_path: Path) -> Iterator[SealedExecutor]:
+    """The runtime, sealed once for the whole run."""
+    with SealedExecutor.open(runtime_path) as executor:
+        yield executor
+
+
+@pytest.fixture
+def runc(runtime_path: Path, state_root: Path) -> Iterator[Runc]:
+    """A client of the runtime under test, by a held descriptor."""
+    with FdExecutor.open(runtime_path) as executor:
+        yield Runc(executor, root=state_root)
+
+
+@pytest.fixture
+def fake_runtime(tmp_path: Path) -> Callable[[str], Path]:
+    """Makes a runtime of a shell script, for what a real one cannot be made to do."""
+
+    def make(script: str) -> Path:
+        path = Path(tempfile.mkdtemp(prefix="fake-", dir=tmp_path)) / "runc"
+        path.write_text(f"#!/bin/sh\n{script}\n")
+        path.chmod(0o755)
+        return path
+
+    return make
 
 
 @pytest.fixture

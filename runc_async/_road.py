@@ -26,7 +26,7 @@ from ._models import ContainerState, decode, parse_version
 from ._pidfd import Pidfd
 from ._shield import shielded
 from ._sockets import RuntimeSocket
-from ._teardown import clear_failed, clear_remnants, kill_by_file, remove
+from ._teardown import clear_failed, clear_remnants, kill_by_file, remove, sweep_cgroups
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
@@ -134,6 +134,8 @@ class Road:
             line = command_line(command, given, positional=positional, extra_args=extra_args)
             call = self._line(log, line)
             outcome = await captured(self.host, call, self._environment(), leases, log, patient, interrupt)
+        if command == "delete":
+            await shielded(sweep_cgroups, outcome.log, positional[0], self.host.cleanup_timeout)
         if outcome.overflowed:
             reason = f"more than {_output.STDOUT_LIMIT >> 20} MiB of output"
             raise DecodeError(outcome.argv, outcome.stdout, reason)
@@ -264,6 +266,7 @@ class Road:
             status = await process.abandon()
             if not process.pid:
                 return
+            await self.sweep(start, log)
             if start.command == "exec":
                 pid_file = start.options.get("pid_file")
                 if status == 0 and pid_file is not None:
@@ -274,6 +277,10 @@ class Road:
                 await remove(self, start.id)
         except Exception:
             logger.exception("%s %s: cancelled, and could not be cleaned up", start.command, start.id)
+
+    async def sweep(self, start: _Start, log: int) -> None:
+        """Remove the cgroups that the runtime could not remove when a container ended."""
+        await sweep_cgroups(_output.logged(log), start.id, self.host.cleanup_timeout)
 
     async def error(self, outcome: Outcome) -> CommandError:
         """The exception for a runtime's failure."""
@@ -312,6 +319,7 @@ class Launched:
         :raises CommandError: the runtime itself failed.
         """
         status = await self._process.wait()
+        await shielded(self._road.sweep, self._start, self._log)
         if status:
             outcome = Outcome(self._process.argv, status, log=_output.logged(self._log))
             await self._road.judge(self._start, outcome)

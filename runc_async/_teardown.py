@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import os
+import re
 import signal
 from typing import TYPE_CHECKING, Protocol
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from ._call import Outcome
 
-__all__ = ["clear_failed", "clear_remnants", "kill_by_file", "remove"]
+__all__ = ["clear_failed", "clear_remnants", "kill_by_file", "remove", "sweep_cgroups"]
 
 CGROUPS = "/sys/fs/cgroup"
 MNT_DETACH = 2
@@ -143,6 +144,33 @@ def _unmount_restored_root(id: str) -> None:
     for point in points:
         if point.endswith(os.fsencode(f"/{id}/criu-root")) and libc.umount2(point, MNT_DETACH):
             raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fsdecode(point))
+
+
+async def sweep_cgroups(log: bytes, id: str, timeout: float) -> None:
+    """Remove the cgroups of a deleted container that its runtime says it could not remove.
+
+    On a busy machine a cgroup can stay busy for a moment after its last process. runc tries for 150 ms, logs the
+    failure, forgets the container and reports success.
+
+    :param log: the runtime's log of the call.
+    :param timeout: seconds to go on trying.
+    """
+    if b"emove" not in log:
+        return
+    named = {os.fsdecode(path) for path in re.findall(rb"/sys/fs/cgroup/[^\s\\\"\]]+", log)}
+    left = {path for path in named if os.path.basename(path) == id}
+    with anyio.move_on_after(timeout):
+        while left:
+            for path in sorted(left, key=len, reverse=True):
+                try:
+                    os.rmdir(path)
+                except FileNotFoundError:
+                    pass
+                except OSError:
+                    continue
+                left.discard(path)
+            if left:
+                await anyio.sleep(0.01)
 
 
 def _processes(folder: str) -> list[int]:

@@ -108,7 +108,7 @@ async def move(runc: Runc, id: str, bundle: Path, folder: Path, *, pre_dump: boo
 
 async def restore(id: str, bundle: str, image: str) -> None:
     """What the other process does."""
-    runc = Runc(RUNTIME)
+    runc = Runc(RUNTIME, root=Path(bundle).parent / "state")
     await runc.restore(id, bundle, image_path=image, detach=True, **CGROUPS)
     print(await count(runc, id))
 
@@ -117,8 +117,8 @@ async def main() -> None:
     """Both moves."""
     if os.geteuid() != 0 or shutil.which("criu") is None:
         sys.exit("move: needs root, and CRIU (package criu)")
-    runc = Runc(RUNTIME)
     with tempfile.TemporaryDirectory() as name:
+        runc = Runc(RUNTIME, root=Path(name) / "state")
         bundle = make_bundle(Path(name) / "bundle")
         for number, pre_dump in enumerate((False, True)):
             folder = Path(name) / str(number)

@@ -275,6 +275,8 @@ class Road:
                 await clear_remnants(self, start.id, start.begun)
             elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):
                 await remove(self, start.id)
+            elif start.command == "restore" and not _exists(process, log):
+                await clear_failed(self, start.id, start.begun)
         except Exception:
             logger.exception("%s %s: cancelled, and could not be cleaned up", start.command, start.id)
 
@@ -356,6 +358,12 @@ class _Start:
 
 def _has_failed(log: bytes) -> bool:
     return any(entry.level in ("error", "fatal") for entry in parse_log(log))
+
+
+def _exists(process: Process, log: int) -> bool:
+    """Whether the runtime refused an id that is taken."""
+    error = failure_of(process.argv, process.status or 0, log=parse_log(_output.logged(log)))
+    return isinstance(error, ContainerExistsError)
 
 
 def _as_path(leases: Leases, name: str, content: bytes) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import math
 import os
 import stat
 import threading
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import anyio
 
 from ._leases import number_of
+from ._shield import shielded
 from ._streams import FdReceiveStream, FdSendStream
 
 if TYPE_CHECKING:
@@ -162,10 +164,13 @@ def _is_fifo(path: StrPath) -> bool:
 async def _open_fifo(path: str, flags: int) -> int:
     """Open a FIFO when its other end is opened. Nothing but a thread can wait for that."""
     opening = _FifoOpening(path, flags)
+    unlimited = anyio.CapacityLimiter(math.inf)  # one that waits for its other end must not hold up the others
     try:
-        return await anyio.to_thread.run_sync(opening.run, abandon_on_cancel=True)
+        return await anyio.to_thread.run_sync(opening.run, abandon_on_cancel=True, limiter=unlimited)
     except BaseException:
         opening.abandon()
+        # Until the thread has let go, somebody who opens the other end would take it for his reader or writer.
+        await shielded(anyio.to_thread.run_sync, opening.ended.wait, limiter=unlimited)
         raise
 
 
@@ -173,32 +178,43 @@ class _FifoOpening:
     """The opening of a FIFO in a thread, which can be let go."""
 
     def __init__(self, path: str, flags: int) -> None:
-        self._path = path
         self._flags = flags | os.O_CLOEXEC
+        self._held = os.open(path, os.O_PATH | os.O_CLOEXEC)  # the same FIFO, whatever becomes of its name
+        self._path = f"/proc/self/fd/{self._held}"
         self._lock = threading.Lock()
+        self._begun = False
         self._fd = -1
-        self._ended = False
-        self._other_end: int | None = None
+        self._other_end = -1
+        self.ended = threading.Event()
 
     def run(self) -> int:
         """Open it; in the thread."""
+        with self._lock:
+            if self.ended.is_set():
+                return -1
+            self._begun = True
         try:
             self._fd = os.open(self._path, self._flags)
         finally:
             with self._lock:
-                self._ended = True
-                if self._other_end is not None:
-                    os.close(self._other_end)
-                    os.close(self._fd)
+                self._end(abandoned=self._other_end >= 0)
         return self._fd
 
     def abandon(self) -> None:
         """Nobody wants it any more: open the other end, so that the thread goes on, and close both."""
         with self._lock:
-            if not self._ended:
+            if self.ended.is_set() or not self._begun:
+                self._end(abandoned=True)
+            else:
                 self._other_end = os.open(self._path, os.O_RDWR | os.O_NONBLOCK | os.O_CLOEXEC)
-            elif self._fd >= 0:
-                os.close(self._fd)
+
+    def _end(self, *, abandoned: bool) -> None:
+        unwanted = (self._held, self._fd, self._other_end) if abandoned else (self._held,)
+        self._held = -1
+        self.ended.set()
+        for fd in unwanted:
+            if fd >= 0:
+                os.close(fd)
 
 
 class PipeIO(IO):

@@ -26,7 +26,6 @@ from ._models import (
     parse_top,
     parse_version,
 )
-from ._private import private_directory
 from ._road import Road, decoded, process_object
 from ._signals import signal_number
 
@@ -132,6 +131,7 @@ class Runc:
                 extra_args,
             ),
             env=_environment.checked(env or {}),
+            monitor=monitor,
         )
         self.monitor = monitor
         """Who waits for the ends of detached containers; None is by their pidfds alone."""
@@ -342,25 +342,20 @@ class Runc:
 
         Cancelled, it kills the process.
         """
-        flags: dict[str, Any] = {**options}
         words, files = process_object(process)
-        with contextlib.ExitStack() as stack:
-            if detach and flags.get("pid_file") is None:
-                folder = stack.enter_context(private_directory())
-                flags["pid_file"] = os.path.join(folder, "pid")
-            return await self._road.start(
-                "exec",
-                id,
-                None,
-                io,
-                preserve_fds,
-                extra_args,
-                flags,
-                detached=detach,
-                task_status=task_status,
-                words=words,
-                files=files,
-            )
+        return await self._road.start(
+            "exec",
+            id,
+            None,
+            io,
+            preserve_fds,
+            extra_args,
+            {**options},
+            detached=detach,
+            task_status=task_status,
+            words=words,
+            files=files,
+        )
 
     async def kill(
         self,

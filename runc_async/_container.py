@@ -21,7 +21,7 @@ from ._private import private_directory
 from ._road import process_object
 from ._shield import shielded
 from ._signals import signal_number
-from ._teardown import leads_pid_namespace
+from ._teardown import leads_pid_namespace, pid_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -313,8 +313,7 @@ async def created(
             await runc.create(id, bundle, io=io, preserve_fds=preserve_fds, extra_args=extra_args, **given)
             # Nothing is awaited from here until its removal is certain.
             try:
-                with open(road.host.seen(os.fsdecode(given["pid_file"]))) as file:
-                    process = Pidfd.open(int(file.read()))
+                process = Pidfd.open(pid_in(road.host.seen(os.fsdecode(given["pid_file"]))))
                 container = Container(runc, road, id, process, io)
             except BaseException:
                 await shielded(runc.delete, id, force=True)
@@ -326,14 +325,28 @@ async def created(
 @contextlib.asynccontextmanager
 async def attached(runc: Runc, road: Road, id: str, delete: bool) -> AsyncGenerator[Container]:
     """Take over a container that exists. See `Runc.attach`."""
-    state = await runc.state(id)
-    process = None
-    if state.pid > 0:
-        with contextlib.suppress(ProcessLookupError):
-            process = Pidfd.open(state.pid)
+    process = await _init_of(runc, id)
     container = Container(runc, road, id, process, None)
     async with _removed(container) if delete else _forgotten(container):
         yield container
+
+
+async def _init_of(runc: Runc, id: str) -> Pidfd | None:
+    pid = (await runc.state(id)).pid
+    while pid > 0:
+        try:
+            process = Pidfd.open(pid)
+        except ProcessLookupError:
+            return None
+        found, pid = pid, 0
+        try:
+            pid = (await runc.state(id)).pid
+        finally:
+            if pid != found:  # it had ended before it was opened, and its number may be another's
+                process.close()
+        if pid == found:
+            return process
+    return None
 
 
 @contextlib.asynccontextmanager

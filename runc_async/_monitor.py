@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -30,6 +31,7 @@ PR_GET_CHILD_SUBREAPER = 37
 PIDFD_GET_INFO = 0xC040FF0B
 PIDFD_INFO_EXIT = 1 << 3
 PIDFD_INFO_SIZE = 64
+ON_THEIR_WAY = (b"runc:[", b"crun:[", b"[libcrun:")
 REAPED_WITHIN = 0.25
 """Seconds that an ended process's parent may take to reap it before its status counts as unknown."""
 
@@ -37,9 +39,24 @@ REAPED_WITHIN = 0.25
 class Monitor(abc.ABC):
     """The interface of ``monitor=``: how the end of a detached process, which is nobody's child of ours, is known.
 
-    The role of go-runc's ``ProcessMonitor``. `started` is called once for every container that `Runc.container`
-    creates or `Runc.attach` takes over, `wait` at most once at a time and not again after it has returned.
+    The role of go-runc's ``ProcessMonitor``. `detached` is called for every process that a call of the runtime leaves
+    running; `started` once for every container that `Runc.container` creates or `Runc.attach` takes over; `wait` at
+    most once at a time and not again after it has returned.
     """
+
+    def detached(self, pid: int) -> None:  # noqa: B027
+        """A call has ended (``create``, or with ``detach``) and left a process running. Called in the event loop.
+
+        Nobody may ever wait for it; if it is re-parented to us, it is ours to reap.
+
+        :param pid: its number; the process may have ended already.
+        """
+
+    def runtime_ended(self) -> None:  # noqa: B027
+        """A runtime process that starts things has ended. If it was cut short, its children may be re-parented to us.
+
+        Called in the event loop.
+        """
 
     def started(self, process: Pidfd) -> None:  # noqa: B027
         """A detached process runs. Called in the event loop, before anybody waits.
@@ -56,7 +73,7 @@ class Monitor(abc.ABC):
         """
 
     def forgotten(self, process: Pidfd) -> None:  # noqa: B027
-        """Nobody will wait for this process any more, ended or not."""
+        """Whoever asked to know of this process will not wait for it any more, ended or not."""
 
 
 class _Watched:
@@ -129,8 +146,9 @@ class Subreaper(PidfdMonitor):
     def __init__(self) -> None:
         super().__init__()
         self._orphans: dict[int, Watch] = {}
-        self._sessions: set[int] = set()
-        self._was_subreaper = False
+        self._leaders: dict[int, int] = {}
+        """The detached processes that are known to this process: pid to pid namespace (0: unknown, or our own)."""
+        self._awaited: set[int] = set()
 
     async def __aenter__(self) -> Self:
         if Subreaper._open == 0:
@@ -161,17 +179,33 @@ class Subreaper(PidfdMonitor):
         if libc.prctl(PR_SET_CHILD_SUBREAPER, 1 if on else cls._before, 0, 0, 0) != 0:
             raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
 
+    def detached(self, pid: int) -> None:
+        """See `Monitor.detached`."""
+        if Subreaper._open:
+            self._leaders[pid] = _pid_namespace(pid)
+            self._adopt()
+
+    def runtime_ended(self) -> None:
+        """See `Monitor.runtime_ended`."""
+        if Subreaper._open:
+            self._adopt()
+
     def started(self, process: Pidfd) -> None:
         """See `Monitor.started`."""
-        # runc and crun make every container's init, and every further process, leader of a session.
-        self._sessions.add(process.pid)
+        self._leaders[process.pid] = _pid_namespace(process.pid)
+        self._awaited.add(process.pid)
+        orphan = self._orphans.pop(process.pid, None)
+        if orphan is not None:
+            orphan.close()
         super().started(process)
 
     def forgotten(self, process: Pidfd) -> None:
         """See `Monitor.forgotten`."""
-        self._adopt()
-        self._sessions.discard(process.pid)
         super().forgotten(process)
+        self._awaited.discard(process.pid)
+        self._adopt()
+        if process.pid not in self._orphans:
+            self._leaders.pop(process.pid, None)
 
     def _reap(self, process: Pidfd) -> int | None:
         status = reap_ended(process.fileno())
@@ -179,13 +213,10 @@ class Subreaper(PidfdMonitor):
         return status
 
     def _adopt(self) -> None:
-        """Find the orphans of our containers among this process's children, and reap them as they end.
-
-        They are known by their session, which only the container's processes have; a child that somebody
-        started with a session of its own has another.
-        """
+        """Find the orphans of our containers among this process's children, and reap them as they end."""
+        namespaces = {*self._leaders.values()} - {0}
         for pid in _children():
-            if pid in self._orphans or pid in self._sessions or _session(pid) not in self._sessions:
+            if pid in self._orphans or pid in self._awaited or not self._is_ours(pid, namespaces):
                 continue
             try:
                 pidfd = os.pidfd_open(pid)
@@ -197,13 +228,23 @@ class Subreaper(PidfdMonitor):
             finally:
                 os.close(pidfd)
 
+    def _is_ours(self, pid: int, namespaces: set[int]) -> bool:
+        """Whether a child of this process is an orphan of a container, and not one that somebody started here.
+
+        By its session: runc and crun make each container's init, and each further process, the leader of one. By its
+        pid namespace. By the name that only a runtime's own children have on their way into a container.
+        """
+        try:
+            return os.getsid(pid) in self._leaders or _pid_namespace(pid) in namespaces or _is_on_its_way(pid)
+        except ProcessLookupError:
+            return False
+
     def _watch_orphan(self, pid: int, pidfd: int) -> None:
         def end() -> None:
             del self._orphans[pid]
-            kept = os.pidfd_open(pid)  # a zombie of ours: the number cannot be anybody else's
-            reap_ended(kept)
-            os.close(kept)
+            os.waitid(os.P_PID, pid, os.WEXITED)  # a zombie of ours: the number cannot be anybody else's
             self._adopt()
+            self._leaders.pop(pid, None)
 
         self._orphans[pid] = Watch(pidfd, end)
 
@@ -239,13 +280,23 @@ async def status_when_reaped(pidfd: int) -> int | None:
 def _children() -> list[int]:
     found: list[int] = []
     for thread in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{thread}/children", "rb") as file:
+        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/children", "rb") as file:
             found += map(int, file.read().split())
     return found
 
 
-def _session(pid: int) -> int:
+def _pid_namespace(pid: int | str) -> int:
+    """The number of a process's pid namespace; 0 if it is this process's own, or unknown."""
     try:
-        return os.getsid(pid)
-    except ProcessLookupError:
+        number = os.stat(f"/proc/{pid}/ns/pid").st_ino
+        return 0 if number == os.stat("/proc/self/ns/pid").st_ino else number
+    except OSError:
         return 0
+
+
+def _is_on_its_way(pid: int) -> bool:
+    try:
+        with open(f"/proc/{pid}/comm", "rb") as file:
+            return file.read().startswith(ON_THEIR_WAY)
+    except OSError:
+        return False

@@ -24,9 +24,10 @@ from ._io import IO, NullIO
 from ._leases import Leases
 from ._models import ContainerState, decode, parse_version
 from ._pidfd import Pidfd
+from ._private import private_directory
 from ._shield import shielded
 from ._sockets import RuntimeSocket
-from ._teardown import clear_failed, clear_remnants, kill_by_file, remove, sweep_cgroups
+from ._teardown import clear_failed, clear_remnants, kill_by_file, pid_in, remove, sweep_cgroups, unmount_remnants
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
 
     from ._leases import Descriptor
     from ._models import Event
+    from ._monitor import Monitor
     from ._options import StrPath
 
 __all__ = ["Launched", "Road", "decoded", "process_object"]
@@ -51,10 +53,20 @@ class Road:
     :param log: a file that every call's log is appended to, or None.
     :param global_options: the command line before the command, but for ``--log``.
     :param env: variables added to every call.
+    :param monitor: who is told of processes that a call leaves running, or None.
     """
 
-    def __init__(self, host: Host, *, log: str | None, global_options: Sequence[str], env: Mapping[str, str]) -> None:
+    def __init__(
+        self,
+        host: Host,
+        *,
+        log: str | None,
+        global_options: Sequence[str],
+        env: Mapping[str, str],
+        monitor: Monitor | None = None,
+    ) -> None:
         self.host = host
+        self._monitor = monitor
         self._log = log
         self._globals = global_options
         self._env = env
@@ -159,11 +171,18 @@ class Road:
         files: Mapping[str, bytes] = {},
     ) -> int:
         """Run a command that starts a container, or a process in one, and wait until the command has ended."""
-        async with self.launched(
-            command, id, bundle, io, preserve_fds, extra_args, options, detached=detached, words=words, files=files
-        ) as launched:
-            task_status.started(launched.pid)
-            return await launched.wait()
+        with contextlib.ExitStack() as stack:
+            if detached and options.get("pid_file") is None and (self._monitor or command == "exec"):
+                folder = stack.enter_context(private_directory())
+                options = {**options, "pid_file": os.path.join(folder, "pid")}
+            async with self.launched(
+                command, id, bundle, io, preserve_fds, extra_args, options, detached=detached, words=words, files=files
+            ) as launched:
+                task_status.started(launched.pid)
+                status = await launched.wait()
+            if detached and self._monitor:
+                self._monitor.detached(pid_in(self.host.seen(os.fsdecode(cast("StrPath", options["pid_file"])))))
+            return status
 
     @contextlib.asynccontextmanager
     async def launched(
@@ -236,6 +255,8 @@ class Road:
             if not outcome.log:
                 await self._ask_why(start, outcome)
             error = await self.error(outcome)
+            if not isinstance(error, ContainerExistsError):
+                await shielded(self._unmount, start)
             if start.command == "restore" and not isinstance(error, ContainerExistsError):
                 await shielded(clear_failed, self, start.id, start.begun)
             raise error
@@ -266,7 +287,10 @@ class Road:
             status = await process.abandon()
             if not process.pid:
                 return
+            self.runtime_ended()
             await self.sweep(start, log)
+            if status and not _exists(process, log):
+                await self._unmount(start)
             if start.command == "exec":
                 pid_file = start.options.get("pid_file")
                 if status == 0 and pid_file is not None:
@@ -279,6 +303,16 @@ class Road:
                 await clear_failed(self, start.id, start.begun)
         except Exception:
             logger.exception("%s %s: cancelled, and could not be cleaned up", start.command, start.id)
+
+    async def _unmount(self, start: _Start) -> None:
+        """Take away mounts of a runtime whose children were killed, and the state directory that they held."""
+        if await unmount_remnants(start.id) and start.command != "exec":
+            await clear_remnants(self, start.id, start.begun)
+
+    def runtime_ended(self) -> None:
+        """Tell the monitor, who may have become the parent of what the runtime had started."""
+        if self._monitor:
+            self._monitor.runtime_ended()
 
     async def sweep(self, start: _Start, log: int) -> None:
         """Remove the cgroups that the runtime could not remove when a container ended."""
@@ -321,6 +355,7 @@ class Launched:
         :raises CommandError: the runtime itself failed.
         """
         status = await self._process.wait()
+        self._road.runtime_ended()
         await shielded(self._road.sweep, self._start, self._log)
         if status:
             outcome = Outcome(self._process.argv, status, log=_output.logged(self._log))

@@ -71,52 +71,73 @@ class _Uninterrupted:
     """Drives a coroutine as an asyncio task does, but keeps native cancellations back until it has ended.
 
     Cancellations by anyio's scopes go through: the outer ones are held back by the shield around this, so
-    they can only be those of a scope inside the coroutine.
+    they can only be those of a scope inside the coroutine. Such a scope takes a cancellation for its own only
+    where the task counts no other (`Task.cancelling`); so what is kept back is not counted meanwhile.
     """
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._coroutine = coroutine
 
     def __await__(self) -> Generator[Any, Any, Any]:
-        from asyncio import CancelledError
+        import asyncio
 
-        kept: CancelledError | None = None
-        resume: BaseException | None = None
-        try:
-            while True:
+        task = asyncio.current_task()
+        assert task is not None
+        kept: asyncio.CancelledError | None = None
+        count = 0
+        result: Any = None
+        error: BaseException | None = None
+        while True:
+            try:
+                waited_for = self._coroutine.send(None)
+            except StopIteration as stop:
+                result = stop.value
+                break
+            except BaseException as exc:
+                error = exc
+                break
+            if waited_for is None:  # a bare yield: asyncio.sleep(0)
+                waited_for = _next_turn(task.get_loop())
+            waited_for._asyncio_future_blocking = False
+            while not waited_for.done():
+                before = task.cancelling()
                 try:
-                    waited_for = self._coroutine.send(None) if resume is None else self._coroutine.throw(resume)
-                except StopIteration as stop:
-                    if kept is None:
-                        return stop.value
-                    raise kept from None
-                resume = None
-                if waited_for is None:  # a bare yield: asyncio.sleep(0)
-                    try:
-                        yield
-                    except CancelledError as exc:
-                        if _by_a_scope(exc):
-                            resume = exc
-                        else:
-                            kept = exc
-                    continue
-                waited_for._asyncio_future_blocking = False
-                while not waited_for.done():
-                    try:
-                        yield from _ended(waited_for)
-                    except CancelledError as exc:
-                        if _by_a_scope(exc):
-                            waited_for.cancel(*exc.args)
-                        else:
-                            kept = exc
-        except BaseException as exc:
-            if kept is None or exc is kept:
-                raise
-            raise kept from exc
+                    yield from _ended(waited_for)
+                except asyncio.CancelledError as exc:
+                    # A scope's comes first or not at all; a native one that follows is folded into the same error.
+                    # One that came while the coroutine ran (Ctrl-C) is counted in `before`.
+                    by_scope = _by_a_scope(exc)
+                    for _ in range(max(task.cancelling() - before, 1) - by_scope):
+                        kept = exc
+                        count += 1
+                        task.uncancel()
+                    if by_scope:
+                        waited_for.cancel(*exc.args)
+        if kept is not None:
+            try:
+                for _ in range(count):
+                    task.cancel(*(() if _by_a_scope(kept) else kept.args))
+                yield  # and it is raised here
+            except asyncio.CancelledError as exc:
+                raise exc from error
+        if error is not None:
+            raise error
+        return result
 
 
 def _by_a_scope(exc: asyncio.CancelledError) -> bool:
     return bool(exc.args) and isinstance(exc.args[0], str) and exc.args[0].startswith("Cancelled via cancel scope")
+
+
+def _next_turn(loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
+    turn: asyncio.Future[None] = loop.create_future()
+    loop.call_soon(_end, turn)
+    return turn
+
+
+def _end(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 def _ended(future: asyncio.Future[Any]) -> Generator[Any, Any, None]:
@@ -124,8 +145,7 @@ def _ended(future: asyncio.Future[Any]) -> Generator[Any, Any, None]:
     waiter: asyncio.Future[None] = future.get_loop().create_future()
 
     def wake(_: asyncio.Future[Any]) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
+        _end(waiter)
 
     future.add_done_callback(wake)
     try:

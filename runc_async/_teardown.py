@@ -19,10 +19,20 @@ if TYPE_CHECKING:
 
     from ._call import Outcome
 
-__all__ = ["clear_failed", "clear_remnants", "kill_by_file", "remove", "sweep_cgroups"]
+__all__ = [
+    "clear_failed",
+    "clear_remnants",
+    "kill_by_file",
+    "pid_in",
+    "remove",
+    "sweep_cgroups",
+    "unmount_remnants",
+]
 
 CGROUPS = "/sys/fs/cgroup"
 MNT_DETACH = 2
+IN_PASSING = 0.05
+"""Seconds after which a mount that is there for microseconds is taken for a remnant."""
 
 
 class Runtime(Protocol):
@@ -99,7 +109,7 @@ async def clear_remnants(road: Runtime, id: str, begun: int) -> None:
     else:
         if state.created_ns < begun:
             return
-    _unmount_restored_root(id)
+    await unmount_remnants(id)
     folders = [folder for folder, _, _ in os.walk(CGROUPS) if os.path.basename(folder) == id]
     for folder in folders:
         for pid in _processes(folder):
@@ -122,7 +132,7 @@ async def clear_failed(road: Runtime, id: str, begun: int) -> None:
             return
     except CommandError:
         pass
-    _unmount_restored_root(id)
+    await unmount_remnants(id)
     with contextlib.suppress(CommandError):
         await remove(road, id)
     folders = [folder for folder, _, _ in os.walk(CGROUPS) if os.path.basename(folder) == id]
@@ -131,19 +141,33 @@ async def clear_failed(road: Runtime, id: str, begun: int) -> None:
             os.rmdir(folder)
 
 
-def _unmount_restored_root(id: str) -> None:
-    """Take away the bind mount of the root file system that ``runc restore`` has in its state directory.
+async def unmount_remnants(id: str) -> bool:
+    """Take away what is mounted in a container's state directory by a runc that was killed there.
 
-    A runc killed there leaves it, and ``delete`` would remove the state directory with all that is mounted in it.
+    ``runc restore`` has the root file system there, and ``delete`` would remove all that is in it. ``runc init`` of
+    runc 1.1 has a read-only bind mount of the binary there for a few microseconds, until it has opened it.
 
+    :returns: whether there was anything.
     :raises OSError: it cannot be unmounted; then nothing may be deleted.
     """
+    found = _mounted_in_state(id)
+    if not found:
+        return False
+    await anyio.sleep(IN_PASSING)
+    libc = ctypes.CDLL(None, use_errno=True)
+    for point in found & _mounted_in_state(id):
+        if libc.umount2(point, MNT_DETACH):
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fsdecode(point))
+        if not point.endswith(b"/criu-root"):
+            os.unlink(point)
+    return True
+
+
+def _mounted_in_state(id: str) -> set[bytes]:
+    remnant = re.compile(rb"/" + re.escape(os.fsencode(id)) + rb"/(criu-root|runc\.\w{6})$")
     with open("/proc/self/mountinfo", "rb") as file:
         points = [line.split()[4].decode("unicode_escape").encode("latin-1") for line in file]
-    libc = ctypes.CDLL(None, use_errno=True)
-    for point in points:
-        if point.endswith(os.fsencode(f"/{id}/criu-root")) and libc.umount2(point, MNT_DETACH):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fsdecode(point))
+    return {point for point in points if remnant.search(point)}
 
 
 async def sweep_cgroups(log: bytes, id: str, timeout: float) -> None:
@@ -193,5 +217,11 @@ async def _kill_and_wait(pid: int) -> None:
 
 def kill_by_file(pid_file: str | os.PathLike[str]) -> None:
     """Kill the process whose pid a runtime wrote to a file."""
-    with contextlib.suppress(OSError, ValueError), open(pid_file) as file:
-        os.kill(int(file.read()), signal.SIGKILL)
+    with contextlib.suppress(OSError, ValueError):
+        os.kill(pid_in(pid_file), signal.SIGKILL)
+
+
+def pid_in(pid_file: str | os.PathLike[str]) -> int:
+    """The pid that a runtime wrote to a file."""
+    with open(pid_file) as file:
+        return int(file.read())

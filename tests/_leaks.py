@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,6 +82,8 @@ def assert_nothing_left(before: Census, *, scratch: Path, state_root: Path, pati
         if not left:
             return
         if time.monotonic() > deadline:
+            for point in mounts_below(scratch.parent):  # so that the next test starts afresh
+                subprocess.run(["umount", "--lazy", point], check=False)
             raise AssertionError(f"left behind: {left}")
         gc.collect()
         time.sleep(0.02)

@@ -121,6 +121,68 @@ class TestNativeCancellation:
         gc.collect()
 
 
+@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
+class TestScopesInsideIt:
+    """The clean-up of a call has time limits, which must hold after a native cancellation, too."""
+
+    async def test_a_limit_ends_its_own_block_and_nothing_else(self) -> None:
+        steps = []
+
+        async def work() -> None:
+            for _ in range(3):
+                with anyio.move_on_after(0.01):
+                    await anyio.sleep(10)
+                steps.append(anyio.current_time())
+            with pytest.raises(TimeoutError):
+                with anyio.fail_after(0.01):
+                    await anyio.sleep(10)
+
+        task = asyncio.create_task(shielded(work))
+        await asyncio.sleep(0)
+        for _ in range(30):
+            task.cancel()
+            await asyncio.sleep(0.001)
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        assert len(steps) == 3
+        assert task.cancelling() == 30
+
+    async def test_a_limit_and_a_cancellation_in_the_same_turn(self) -> None:
+        scopes: list[anyio.CancelScope] = []
+        after = []
+
+        async def work() -> None:
+            with anyio.CancelScope() as scope:
+                scopes.append(scope)
+                await anyio.sleep(10)
+            await anyio.sleep(0.01)
+            after.append(1)
+
+        for order in ("scope first", "task first"):
+            task = asyncio.create_task(shielded(work))
+            await asyncio.sleep(0.01)
+            cancels = [lambda: scopes[-1].cancel(), task.cancel]
+            for cancel in cancels if order == "scope first" else reversed(cancels):
+                cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await task
+        assert after == [1, 1]
+
+    async def test_a_timeout_of_asyncio_around_it_still_is_one(self) -> None:
+        done = []
+
+        async def work() -> None:
+            with anyio.move_on_after(0.05):
+                await anyio.sleep(10)
+            done.append(1)
+
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.01):
+                await shielded(work)
+        assert done == [1]
+        assert asyncio.current_task().cancelling() == 0  # type: ignore[union-attr]
+
+
 PROGRAM = """
     import asyncio, signal, sys, os
     import anyio

@@ -68,6 +68,7 @@ class Process:
     _child: _backends.Child | None = field(default=None, init=False)
     status: int | None = field(default=None, init=False)
     """Its exit status, when it has ended and was reaped."""
+    _was_killed: bool = field(default=False, init=False)
 
     @property
     def pid(self) -> int:
@@ -153,7 +154,7 @@ class Process:
 
         :returns: its exit status; None when it had to be killed or was never started.
         """
-        if self._child is None:
+        if self._child is None or self._was_killed:
             return None
         for spared in ("criu", ""):  # where CRIU does not end without its children, it is killed as well
             with anyio.move_on_after(self.host.cleanup_timeout):
@@ -164,6 +165,7 @@ class Process:
                         await self.wait()
                 return self.status
         orphans = children(self.pid)
+        self._was_killed = True
         await self.kill()
         for pid in orphans:
             _kill(pid)
@@ -213,12 +215,10 @@ async def captured(
 def children(pid: int) -> list[int]:
     """The children of a process, of all its threads; none where it has ended."""
     found: list[int] = []
-    try:
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
         for thread in os.listdir(f"/proc/{pid}/task"):
             with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
                 found += map(int, file.read().split())
-    except OSError:
-        pass
     return found
 
 

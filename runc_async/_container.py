@@ -18,6 +18,7 @@ from ._models import CompletedProcess, Exit
 from ._monitor import PidfdMonitor
 from ._pidfd import Pidfd
 from ._private import private_directory
+from ._reserve import with_room
 from ._road import process_object
 from ._shield import shielded
 from ._signals import signal_number
@@ -231,11 +232,14 @@ class Container:
         """Kill and delete it, within the time that the client has for it."""
         timeout = self._road.host.cleanup_timeout
         with anyio.move_on_after(timeout):
-            if self._process is not None and leads_pid_namespace(self.pid):
-                await self._end()
-            await self._runc.delete(self.id, force=True)
+            await with_room(self._removed)
             return
         raise TimeoutError(f"container {self.id} could not be removed within {timeout} s")
+
+    async def _removed(self) -> None:
+        if self._process is not None and leads_pid_namespace(self.pid):
+            await self._end()
+        await self._runc.delete(self.id, force=True)
 
     def _forget(self) -> None:
         if self._process is not None:
@@ -316,7 +320,7 @@ async def created(
                 process = Pidfd.open(pid_in(road.host.seen(os.fsdecode(given["pid_file"]))))
                 container = Container(runc, road, id, process, io)
             except BaseException:
-                await shielded(runc.delete, id, force=True)
+                await shielded(with_room, road.remove, id)
                 raise
         async with _removed(container):
             yield container

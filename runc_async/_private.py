@@ -8,6 +8,8 @@ import shutil
 import tempfile
 from typing import TYPE_CHECKING
 
+from . import _reserve
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -22,8 +24,12 @@ def private_directory() -> Generator[str]:
 
     :raises OSError: it cannot be made.
     """
+    _reserve.fill()
     path = tempfile.mkdtemp(prefix="runc-async-", dir=os.environ.get("XDG_RUNTIME_DIR") or None)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+        if os.path.exists(path):  # it could not be read for lack of a descriptor
+            with _reserve.given_up():
+                shutil.rmtree(path, ignore_errors=True)

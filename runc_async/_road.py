@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 import anyio
 import msgspec
 
-from . import _output
+from . import _output, _reserve
 from ._call import Host, Outcome, Process, captured
 from ._commands import FLAGS_OF_OLD, command_line
 from ._environment import environment
-from ._errors import BundleError, CommandError, ContainerExistsError, DecodeError, UnsupportedError
+from ._errors import BundleError, CommandError, ContainerExistsError, DecodeError, RuncError, UnsupportedError
 from ._events import event_stream
 from ._failures import failure as failure_of
 from ._failures import parse_log
@@ -25,6 +25,7 @@ from ._leases import Leases
 from ._models import ContainerState, decode, parse_version
 from ._pidfd import Pidfd
 from ._private import private_directory
+from ._reserve import with_room
 from ._shield import shielded
 from ._sockets import RuntimeSocket
 from ._teardown import clear_failed, clear_remnants, kill_by_file, pid_in, remove, sweep_cgroups, unmount_remnants
@@ -210,6 +211,7 @@ class Road:
             socket.call_begins()
         failure: BaseException | None = None
         try:
+            _reserve.fill()
             with self.descriptors(preserve_fds) as (leases, log):
                 given = {
                     **options,
@@ -237,7 +239,7 @@ class Road:
                     io.started()
                     yield launched
                 finally:
-                    if process.status is None:
+                    if not launched.ended:
                         await shielded(self._undo, start, process, log)
         except BaseException as exc:
             failure = exc
@@ -284,30 +286,38 @@ class Road:
     async def _undo(self, start: _Start, process: Process, log: int) -> None:
         """Leave nothing of a command that was cancelled. Never raises; what fails is logged."""
         try:
-            status = await process.abandon()
-            if not process.pid:
-                return
-            self.runtime_ended()
-            await self.sweep(start, log)
-            if status and not _exists(process, log):
-                await self._unmount(start)
-            if start.command == "exec":
-                pid_file = start.options.get("pid_file")
-                if status == 0 and pid_file is not None:
-                    kill_by_file(cast("StrPath", pid_file))
-            elif status is None:
-                await clear_remnants(self, start.id, start.begun)
-            elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):
-                await remove(self, start.id)
-            elif start.command == "restore" and not _exists(process, log):
-                await clear_failed(self, start.id, start.begun)
+            with anyio.fail_after(3 * self.host.cleanup_timeout):
+                await with_room(self._undone, start, process, log)
         except Exception:
             logger.exception("%s %s: cancelled, and could not be cleaned up", start.command, start.id)
+
+    async def _undone(self, start: _Start, process: Process, log: int) -> None:
+        status = await process.abandon()
+        if not process.pid:
+            return
+        self.runtime_ended()
+        await self.sweep(start, log)
+        if status and not _exists(process, log):
+            await self._unmount(start)
+        if start.command == "exec":
+            pid_file = start.options.get("pid_file")
+            if status == 0 and start.detached and pid_file is not None:
+                kill_by_file(cast("StrPath", pid_file))
+        elif status is None:
+            await clear_remnants(self, start.id, start.begun)
+        elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):
+            await self.remove(start.id)
+        elif start.command == "restore" and not _exists(process, log):
+            await clear_failed(self, start.id, start.begun)
 
     async def _unmount(self, start: _Start) -> None:
         """Take away mounts of a runtime whose children were killed, and the state directory that they held."""
         if await unmount_remnants(start.id) and start.command != "exec":
             await clear_remnants(self, start.id, start.begun)
+
+    async def remove(self, id: str) -> None:
+        """Kill a container and delete it, quickly."""
+        await remove(self, id)
 
     def runtime_ended(self) -> None:
         """Tell the monitor, who may have become the parent of what the runtime had started."""
@@ -343,6 +353,8 @@ class Launched:
         self._start = start
         self._process = process
         self._log = log
+        self.ended = False
+        """Whether the command has ended, and all that follows from it is done."""
 
     @property
     def pid(self) -> int:
@@ -359,7 +371,12 @@ class Launched:
         await shielded(self._road.sweep, self._start, self._log)
         if status:
             outcome = Outcome(self._process.argv, status, log=_output.logged(self._log))
-            await self._road.judge(self._start, outcome)
+            try:
+                await self._road.judge(self._start, outcome)
+            except RuncError:
+                self.ended = True
+                raise
+        self.ended = True
         return status
 
 

@@ -90,7 +90,7 @@ def leads_pid_namespace(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/status", "rb") as file:
             numbers = next(line for line in file if line.startswith(b"NSpid:")).split()[1:]
-    except (OSError, StopIteration):
+    except (FileNotFoundError, ProcessLookupError, StopIteration):
         return False
     return len(numbers) > 1 and numbers[-1] == b"1"
 
@@ -201,7 +201,7 @@ def _processes(folder: str) -> list[int]:
     try:
         with open(os.path.join(folder, "cgroup.procs"), "rb") as file:
             return [int(line) for line in file]
-    except OSError:
+    except FileNotFoundError:
         return []
 
 

@@ -24,52 +24,52 @@ class Watch:
     """
 
     def __init__(self, fd: int, callback: Callable[[], object]) -> None:
-        self._fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
-        self._callback = callback
+        own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
         try:
-            self._cancel = _watch_on_trio(self) if in_trio() else _watch_on_asyncio(self)
+            self._cancel = (_watch_on_trio if in_trio() else _watch_on_asyncio)(own, callback)
         except BaseException:
-            os.close(self._fd)
+            os.close(own)
             raise
-
-    @property
-    def fd(self) -> int:
-        """The duplicate that is watched."""
-        return self._fd
-
-    def ready(self) -> None:
-        """The descriptor is readable: stop watching and call back."""
-        self.close()
-        self._callback()
 
     def close(self) -> None:
         """Watch no more. Idempotent."""
-        if self._fd >= 0:
-            self._cancel()
-            os.close(self._fd)
-            self._fd = -1
+        self._cancel()
 
 
-def _watch_on_asyncio(watch: Watch) -> Callable[[], object]:
+def _watch_on_asyncio(fd: int, callback: Callable[[], object]) -> Callable[[], object]:
     loop = asyncio.get_running_loop()
-    loop.add_reader(watch.fd, watch.ready)
+    watching = True
 
     def cancel() -> None:
-        if not loop.is_closed():
-            loop.remove_reader(watch.fd)
+        nonlocal watching
+        if watching:
+            watching = False
+            if not loop.is_closed():
+                loop.remove_reader(fd)
+            os.close(fd)
 
+    def ready() -> None:
+        cancel()
+        callback()
+
+    loop.add_reader(fd, ready)
     return cancel
 
 
-def _watch_on_trio(watch: Watch) -> Callable[[], object]:
+def _watch_on_trio(fd: int, callback: Callable[[], object]) -> Callable[[], object]:
     import trio
 
     scope = trio.CancelScope()
 
     async def wait() -> None:
-        with scope:
-            await trio.lowlevel.wait_readable(watch.fd)
-            watch.ready()
+        # Only this task knows when nothing waits for the descriptor any more.
+        try:
+            with scope:
+                await trio.lowlevel.wait_readable(fd)
+        finally:
+            os.close(fd)
+        if not scope.cancel_called:
+            callback()
 
     # A system task: what it watches may outlive the nursery of whoever started it, not the run.
     trio.lowlevel.spawn_system_task(wait)

@@ -9,6 +9,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
+from runc_async import _reserve
+
 from ._reaper import descendants
 
 CGROUPS = Path("/sys/fs/cgroup")
@@ -28,6 +30,8 @@ def open_descriptors() -> dict[int, str]:
     """This process's descriptors and what they are."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
+        if int(name) in _reserve.held:  # for ever, and elsewhere after every use
+            continue
         try:
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")
         except OSError:  # the listing's own descriptor

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runc_async import FdExecutor, Runc, SealedExecutor
+from runc_async import FdExecutor, Runc, SealedExecutor, _reserve
 
 from ._leaks import SESSION, Census, assert_nothing_left
 from ._reaper import fork_below_a_subreaper
@@ -55,6 +55,7 @@ def warm_event_loops() -> None:
     import uvloop
 
     uvloop.new_event_loop().close()
+    _reserve.fill()
 
 
 @pytest.fixture

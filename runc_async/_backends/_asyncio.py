@@ -7,6 +7,7 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
+from .._reserve import room_for
 from ._base import reap
 
 if TYPE_CHECKING:
@@ -14,6 +15,10 @@ if TYPE_CHECKING:
     from typing import Self, Unpack
 
     from ._base import Request
+
+
+UVLOOP_NEEDS = 8
+"""Descriptors that uvloop takes to start a child. When it gets fewer, it leaves those that it got open."""
 
 
 async def start(request: Request) -> AsyncioChild:
@@ -24,6 +29,7 @@ async def start(request: Request) -> AsyncioChild:
     program, *arguments = request.argv
     options: dict[str, Any] = {"process_group": 0} if request.process_group else {}
     if is_uvloop():
+        room_for(UVLOOP_NEEDS)
         program = request.executable  # see `can_start`
     else:
         options["executable"] = request.executable

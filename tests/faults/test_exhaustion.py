@@ -1,0 +1,215 @@
+"""Calls that run out of descriptors, processes, disk: the right error at every step, and nothing left."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from runc_async import CommandError, ConsoleSocket, PathExecutor, PipeIO, Runc, SealedExecutor
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+pytestmark = pytest.mark.anyio
+
+ENOUGH = 40
+"""Free descriptors with which every call succeeds."""
+
+
+@contextlib.contextmanager
+def free_descriptors(count: int) -> Generator[None]:
+    """Leave this process exactly so many."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (highest + ENOUGH + 1, limits[1]))
+    taken = []
+    try:
+        with contextlib.suppress(OSError):
+            while True:
+                taken.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        for _ in range(count):
+            os.close(taken.pop())
+        yield
+    finally:
+        for fd in taken:
+            os.close(fd)
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+async def whatever_is_free(call: Callable[[], Awaitable[object]]) -> list[int]:
+    """Call with no free descriptor, one, two, … until it succeeds; the errors' numbers."""
+    errors: list[int] = []
+    for count in range(ENOUGH):
+        with free_descriptors(count):
+            try:
+                await call()
+            except OSError as exc:
+                errors.append(exc.errno or 0)
+            else:
+                break
+    else:
+        pytest.fail(f"it still failed with {ENOUGH} free descriptors")
+    return errors
+
+
+@pytest.mark.parametrize("executor", ["path", "held", "sealed"])
+async def test_a_plain_command_out_of_descriptors(
+    runc: Runc, sealed: SealedExecutor, runtime_path: Path, state_root: Path, executor: str
+) -> None:
+    client = {
+        "path": Runc(PathExecutor(runtime_path), root=state_root),
+        "held": runc,
+        "sealed": Runc(sealed, root=state_root),
+    }[executor]
+    await client.version()  # what is opened once, is open
+    errors = await whatever_is_free(client.version)
+    assert len(errors) >= 5
+    assert set(errors) == {errno.EMFILE}
+
+
+async def test_run_with_pipes_and_preserved_files_out_of_descriptors(
+    runc: Runc, make_bundle: Callable[..., Path], new_id: Callable[[], str]
+) -> None:
+    bundle = make_bundle("true")
+
+    async def call() -> None:
+        async with PipeIO() as io:
+            assert await runc.run(new_id(), bundle, io=io, preserve_fds=[0, 1]) == 0
+
+    await call()
+    errors = await whatever_is_free(call)
+    assert len(errors) >= 12
+    assert set(errors) == {errno.EMFILE}
+    assert await runc.list() == []
+
+
+async def test_a_container_and_its_processes_out_of_descriptors(
+    runc: Runc, make_bundle: Callable[..., Path], new_id: Callable[[], str]
+) -> None:
+    bundle = make_bundle("sleep", "60")
+
+    async def call() -> None:
+        async with runc.container(new_id(), bundle) as container:
+            await container.start()
+            assert (await container.run(["echo", "x"])).stdout == b"x\n"
+            async with container.exec(["sleep", "60"]) as process:
+                await process.kill(9)
+
+    await call()
+    errors = await whatever_is_free(call)
+    assert len(errors) >= 10
+    assert set(errors) == {errno.EMFILE}
+    assert await runc.list() == []
+
+
+async def test_a_console_out_of_descriptors(
+    runc: Runc, make_bundle: Callable[..., Path], new_id: Callable[[], str]
+) -> None:
+    bundle = make_bundle("true", terminal=True)
+
+    async def call() -> None:
+        async with ConsoleSocket() as socket, runc.container(new_id(), bundle, console_socket=socket):
+            await (await socket.receive()).aclose()
+
+    await call()
+    errors = await whatever_is_free(call)
+    assert len(errors) >= 6
+    assert set(errors) == {errno.EMFILE}
+    assert await runc.list() == []
+
+
+# As another user, since root has no limit of processes.
+WITHOUT_PROCESSES = """
+    import errno, os, resource, sys
+    import anyio
+    from runc_async import FdExecutor, PathExecutor, Runc
+
+    async def main():
+        held = FdExecutor.open(sys.argv[2])
+        await Runc(held).version()
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        for executor in (held, PathExecutor(sys.argv[2])):
+            for options in ({}, {"work_dir": "/"}):
+                try:
+                    await Runc(executor, **options).version()
+                except OSError as exc:
+                    assert exc.errno == errno.EAGAIN, exc
+                else:
+                    sys.exit("a process was started")
+        assert sorted(map(int, os.listdir("/proc/self/fd"))) == sorted(before), os.listdir("/proc/self/fd")
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            print("EAGAIN and no child")
+
+    os.setgroups([])
+    os.setgid(54321)
+    os.setuid(54321)
+    before = []
+
+    async def around():
+        held = FdExecutor.open(sys.argv[2])
+        await Runc(held).version()
+        before.extend(map(int, os.listdir("/proc/self/fd")))
+        held.close()
+        await main()
+
+    options = {"use_uvloop": True} if sys.argv[1] == "uvloop" else {}
+    anyio.run(around, backend="trio" if sys.argv[1] == "trio" else "asyncio", backend_options=options)
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+def test_out_of_processes(loop: str, runtime_path: Path) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root, to become a user without processes: run the suite as root")
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(WITHOUT_PROCESSES), loop, str(runtime_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("EAGAIN and no child\n", "", 0)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Any:
+    """A file system without room."""
+    folder = tmp_path / "full"
+    folder.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16k", "none", folder], check=False)
+    if mounted.returncode:
+        pytest.skip("cannot mount a tmpfs: run the suite as root")
+    with contextlib.suppress(OSError), open(folder / "filler", "wb", buffering=0) as file:
+        while True:
+            file.write(bytes(1024))
+    yield folder
+    subprocess.run(["umount", folder], check=True)
+
+
+async def test_a_full_disk_below_the_root(
+    full_disk: Path, runtime_path: Path, make_bundle: Callable[..., Path], container_id: str
+) -> None:
+    runc = Runc(runtime_path, root=full_disk / "root")
+    bundle = make_bundle("true")
+    reason = "no space left|unable to store init state"
+    with pytest.raises(CommandError, match=reason):
+        await runc.create(container_id, bundle)
+    with pytest.raises(CommandError, match=reason):
+        await runc.run(container_id, bundle)
+    with pytest.raises(CommandError, match=reason):
+        async with runc.container(container_id, bundle):
+            pytest.fail("it was created")
+    assert await runc.list() == []
+    assert {path.name for path in (full_disk / "root").iterdir()} == set()

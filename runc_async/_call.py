@@ -27,6 +27,8 @@ __all__ = ["Host", "Outcome", "Process", "captured"]
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.E2BIG})
 RETRY = 0.003
 """Seconds between two looks at the children of a runtime process that is being abandoned."""
+COPIES_FOR = 0.1
+"""Seconds that ``exec`` gets to end when its process has gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,24 +147,31 @@ class Process:
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
             os.close(pidfd)
 
-    async def abandon(self) -> int | None:
+    async def abandon(self, command: str) -> int | None:
         """Take away what it is starting, let it clean up after itself, and reap it.
 
         A runtime that is killed while it makes a container leaves its init, its cgroup or both behind. One
         whose children are killed takes its own error road and removes everything. Only when it has not ended
         after ``cleanup_timeout`` it is killed itself. To be shielded by the caller.
 
+        :param command: what it runs. ``exec`` has nothing to clean up: where its process has gone and it still copies
+            what others in the container write to the streams of that one, it is killed. ``restore`` has CRIU between.
         :returns: its exit status; None when it had to be killed or was never started.
         """
         if self._child is None or self._was_killed:
             return None
-        for spared in ("criu", ""):  # where CRIU does not end without its children, it is killed as well
+        # Where CRIU does not end without its children, it is killed as well.
+        for spared in ("criu", "") if command == "restore" else ("",):
+            alone_since = anyio.current_time()
             with anyio.move_on_after(self.host.cleanup_timeout):
                 while self.status is None:
                     for pid in children(self.pid):
                         _take_away(pid, spared)
+                        alone_since = anyio.current_time()
                     with anyio.move_on_after(RETRY):
                         await self.wait()
+                    if command == "exec" and anyio.current_time() > alone_since + COPIES_FOR:
+                        await self.kill()
                 return self.status
         orphans = children(self.pid)
         self._was_killed = True

@@ -139,14 +139,16 @@ class Container:
         :param env: variables beside those of the container.
         :param cwd: its working directory in the container.
         :param user: ``uid`` or ``uid:gid``, in numbers.
-        :returns: its status, stdout and stderr. What a process that it left behind prints later is not in it.
+        :returns: its status, stdout and stderr. As with `subprocess.run`, it may have to wait for a process that
+            was left behind with these streams (runc copies them, and waits for their end).
         :raises ContainerNotRunningError: the container is not running.
         :raises CommandError: it cannot be executed.
         """
+        words, _ = process_object(args)
         data = input.encode() if isinstance(input, str) else input
         options: dict[str, Any] = {"env": env, "cwd": cwd, "user": user}
         async with PipeIO(stdin=data is not None) as io:
-            launch = self._road.launched("exec", self.id, None, io, (), (), options, detached=False, words=args)
+            launch = self._road.launched("exec", self.id, None, io, (), (), options, detached=False, words=words)
             async with launch as launched:
                 outputs = bytearray(), bytearray()
                 status = 0

@@ -292,7 +292,7 @@ class Road:
             logger.exception("%s %s: cancelled, and could not be cleaned up", start.command, start.id)
 
     async def _undone(self, start: _Start, process: Process, log: int) -> None:
-        status = await process.abandon()
+        status = await process.abandon(start.command)
         if not process.pid:
             return
         self.runtime_ended()

@@ -327,7 +327,7 @@ async def test_pause_resume_kill_all_delete(runc: Runc, running: str, container_
     assert (await runc.state(running)).status == "running"
     await runc.kill(running, "KILL", all=True)
     with anyio.fail_after(5):
-        while (await runc.state(running)).status != "stopped":  # noqa: ASYNC110
+        while (await runc.state(running)).status != "stopped":
             await anyio.sleep(0.02)
     await runc.delete(running)
     with pytest.raises(ContainerNotFoundError):

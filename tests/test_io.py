@@ -275,7 +275,7 @@ async def test_inherited_streams_are_this_processs_own(
         "sys.exit(anyio.run(lambda: Runc(root=root).run(id, bundle, io=InheritIO())))"
     )
     bundle = make_bundle("sh", "-c", "cat; echo err >&2; exit 3")
-    ended = subprocess.run(  # noqa: ASYNC221
+    ended = subprocess.run(
         [sys.executable, "-c", program, str(state_root), str(bundle), container_id],
         input=b"in",
         capture_output=True,

@@ -121,7 +121,7 @@ def counting(runc: Runc, container_id: str, make_bundle: Callable[..., Path]) ->
 
 async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(10):
-        while not condition():  # noqa: ASYNC110
+        while not condition():
             await anyio.sleep(0.01)
 
 
@@ -151,7 +151,7 @@ class TestErrors:
     async def test_one_that_is_not_running(self, runc: Runc, container_id: str, counting: Any, tmp_path: Path) -> None:
         async with counting("exit 0"):
             with anyio.fail_after(10):
-                while (await runc.state(container_id)).status != "stopped":  # noqa: ASYNC110
+                while (await runc.state(container_id)).status != "stopped":
                     await anyio.sleep(0.01)
             with pytest.raises(ContainerNotRunningError):
                 await runc.checkpoint(container_id, image_path=tmp_path / "image")

@@ -1,0 +1,220 @@
+"""Who learns how a detached container ended: `Subreaper`, pidfds alone, and a user's own monitor."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from runc_async import Exit, Monitor, NullIO, Pidfd, Runc, Subreaper
+
+from ._reaper import descendants
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from pathlib import Path
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def monitor() -> AsyncIterator[Subreaper]:
+    async with Subreaper() as monitor:
+        yield monitor
+
+
+@pytest.fixture
+def reaping(runtime_path: Path, state_root: Path, monitor: Subreaper) -> Runc:
+    """A client that knows exit statuses."""
+    return Runc(runtime_path, root=state_root, monitor=monitor)
+
+
+async def zombies_gone(but: set[int] | None = None) -> None:
+    """Wait until every ended child of this process was reaped by whom it concerns."""
+    with anyio.fail_after(5):
+        while {pid for pid, (state, _) in descendants().items() if state == "Z"} - (but or set()):
+            await anyio.sleep(0.01)
+
+
+class TestSubreaper:
+    @pytest.mark.parametrize(("script", "status"), [("exit 0", 0), ("exit 42", 42), ("sleep 60", 137)])
+    async def test_knows_the_status(
+        self, reaping: Runc, make_bundle: Callable[..., Path], container_id: str, script: str, status: int
+    ) -> None:
+        async with reaping.container(container_id, make_bundle("sh", "-c", script)) as container:
+            await container.start()
+            if status == 137:
+                await container.kill("KILL")
+            assert (await container.wait()).status == status
+
+    async def test_reaps_what_was_started_without_an_object(
+        self, reaping: Runc, make_bundle: Callable[..., Path], new_id: Callable[[], str]
+    ) -> None:
+        created, ran = new_id(), new_id()
+        await reaping.create(created, make_bundle("true"))
+        await reaping.run(ran, make_bundle("sleep", "60"), detach=True)
+        await reaping.exec(ran, ["true"], detach=True)
+        await reaping.start(created)
+        await reaping.kill(ran, "KILL")
+        await zombies_gone()
+        with anyio.fail_after(5):
+            for id in (created, ran):
+                while (await reaping.state(id)).status != "stopped":
+                    await anyio.sleep(0.01)
+                await reaping.delete(id)
+
+    async def test_a_container_taken_over_later_has_its_status(
+        self, reaping: Runc, make_bundle: Callable[..., Path], container_id: str
+    ) -> None:
+        await reaping.run(
+            container_id, make_bundle("sh", "-c", "trap 'exit 6' TERM; while true; do sleep 0.01; done"), detach=True
+        )
+        async with reaping.attach(container_id):
+            pass
+        await anyio.sleep(0.1)
+        async with reaping.attach(container_id, delete=True) as container:
+            await container.kill()
+            assert (await container.wait()).status == 6
+        await zombies_gone()
+
+    async def test_reaps_orphans_of_a_container_that_shares_the_hosts_pids(
+        self, reaping: Runc, make_bundle: Callable[..., Path], container_id: str
+    ) -> None:
+        def share_pids(spec: dict[str, Any]) -> None:
+            spec["linux"]["namespaces"] = [n for n in spec["linux"]["namespaces"] if n["type"] != "pid"]
+
+        bundle = make_bundle("sh", "-c", "(sleep 0.1 &); (sleep 0.2 &); exec sleep 60", spec=share_pids)
+        async with reaping.container(container_id, bundle) as container:
+            await container.start()
+            await anyio.sleep(0.1)
+        await zombies_gone()
+
+    async def test_takes_nobody_elses_status(
+        self, reaping: Runc, make_bundle: Callable[..., Path], new_id: Callable[[], str], anyio_backend_name: str
+    ) -> None:
+        bundle = make_bundle("sh", "-c", "sleep 0.05; exit 3")
+        forked = os.fork()
+        if forked == 0:
+            os._exit(11)
+        in_a_session = subprocess.Popen(["sh", "-c", "sleep 0.05; exit 12"], start_new_session=True)
+        plain = subprocess.Popen(["sh", "-c", "exit 13"])
+        statuses: list[int | None] = []
+
+        async def containers() -> None:
+            for _ in range(3):
+                async with reaping.container(new_id(), bundle) as container:
+                    await container.start()
+                    statuses.append((await container.wait()).status)
+
+        async def processes() -> None:
+            for status in range(5):
+                if anyio_backend_name == "asyncio":
+                    process = await asyncio.create_subprocess_exec("sh", "-c", f"sleep 0.02; exit {status}")
+                    assert await process.wait() == status
+                done = await anyio.run_process(["sh", "-c", f"sleep 0.02; exit {status}"], check=False)
+                assert done.returncode == status
+
+        async with anyio.create_task_group() as group:
+            group.start_soon(containers)
+            group.start_soon(containers)
+            group.start_soon(processes)
+        assert statuses == [3] * 6
+        assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 11
+        assert (in_a_session.wait(), plain.wait()) == (12, 13)
+
+    async def test_leaves_the_handler_of_sigchld_alone(
+        self, reaping: Runc, make_bundle: Callable[..., Path], container_id: str
+    ) -> None:
+        before = signal.getsignal(signal.SIGCHLD)
+        async with reaping.container(container_id, make_bundle("true")) as container:
+            await container.start()
+            assert (await container.wait()).status == 0
+            assert signal.getsignal(signal.SIGCHLD) is before
+
+    async def test_nested_and_given_back(self) -> None:
+        def is_subreaper() -> bool:
+            answer = ctypes.c_int()
+            ctypes.CDLL(None).prctl(37, ctypes.byref(answer), 0, 0, 0)  # PR_GET_CHILD_SUBREAPER
+            return bool(answer.value)
+
+        before = is_subreaper()
+        async with Subreaper():
+            async with Subreaper():
+                assert is_subreaper()
+            assert is_subreaper()
+        assert is_subreaper() == before
+
+
+async def test_without_a_subreaper_waiting_ends_at_the_right_moment_and_the_status_is_true_or_unknown(
+    runc: Runc, make_bundle: Callable[..., Path], container_id: str
+) -> None:
+    async with runc.container(container_id, make_bundle("sh", "-c", "exit 5")) as container:
+        begun = datetime.now(UTC)
+        await container.start()
+        ended = await container.wait()
+        assert begun <= ended.timestamp <= datetime.now(UTC)
+        assert ended.status in (5, None)
+
+
+class Recorder(Monitor):
+    """What a user might write: asks somebody else, and keeps a record."""
+
+    def __init__(self) -> None:
+        self.record: list[tuple[str, int]] = []
+
+    def detached(self, pid: int) -> None:
+        self.record.append(("detached", pid))
+
+    def runtime_ended(self) -> None:
+        self.record.append(("runtime ended", 0))
+
+    def started(self, process: Pidfd) -> None:
+        self.record.append(("started", process.pid))
+
+    async def wait(self, process: Pidfd) -> Exit:
+        await process.wait()
+        self.record.append(("waited", process.pid))
+        return Exit(pid=process.pid, status=99, timestamp=datetime.now(UTC))
+
+    def forgotten(self, process: Pidfd) -> None:
+        self.record.append(("forgotten", process.pid))
+
+
+async def test_a_users_own_monitor_is_told_and_asked(
+    runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], new_id: Callable[[], str]
+) -> None:
+    monitor = Recorder()
+    runc = Runc(runtime_path, root=state_root, monitor=monitor)
+    async with runc.container(new_id(), make_bundle("true"), io=NullIO()) as container:
+        await container.start()
+        assert (await container.wait()).status == 99
+        assert (await container.wait()).status == 99
+    pid = container.pid
+    assert monitor.record == [
+        ("runtime ended", 0),
+        ("detached", pid),
+        ("started", pid),
+        ("waited", pid),
+        ("forgotten", pid),
+    ]
+    monitor.record.clear()
+    assert await runc.run(new_id(), make_bundle("true")) == 0
+    assert monitor.record == [("runtime ended", 0)]
+
+
+def test_a_monitor_must_say_how_to_wait() -> None:
+    with pytest.raises(TypeError, match="wait"):
+        Monitor()  # type: ignore[abstract]
+
+
+def test_the_module_does_not_import_trio() -> None:
+    program = "import sys, runc_async._monitor; sys.exit('trio' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False, cwd=os.getcwd()).returncode == 0

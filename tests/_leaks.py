@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import shutil
 import subprocess
 import time
 from dataclasses import dataclass
@@ -24,6 +25,14 @@ def session_cgroups() -> set[str]:
     for folder, names, _ in os.walk(CGROUPS):
         found.update(os.path.join(folder, name) for name in names if SESSION in name)
     return found
+
+
+def remove_folders_in_place_of_cgroups() -> None:
+    """Take away what crun leaves where a hierarchy that it knows of is not mounted: a folder, plain files in it."""
+    plain = {os.stat(CGROUPS).st_dev} if not (CGROUPS / "cgroup.procs").exists() else set()
+    for folder in session_cgroups():
+        if os.stat(folder).st_dev in plain:
+            shutil.rmtree(folder)
 
 
 def open_descriptors() -> dict[int, str]:

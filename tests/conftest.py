@@ -16,7 +16,7 @@ import pytest
 
 from runc_async import FdExecutor, Runc, SealedExecutor, _reserve
 
-from ._leaks import SESSION, Census, assert_nothing_left
+from ._leaks import SESSION, Census, assert_nothing_left, remove_folders_in_place_of_cgroups
 from ._reaper import fork_below_a_subreaper
 
 if TYPE_CHECKING:
@@ -132,6 +132,7 @@ def no_leaks(warm_event_loops: None, scratch: Path, state_root: Path) -> Iterato
     """Processes, zombies, cgroups, state directories, descriptors, mounts, temporary files: none may be left."""
     before = Census.take(scratch=scratch, state_root=state_root)
     yield
+    remove_folders_in_place_of_cgroups()
     assert_nothing_left(before, scratch=scratch, state_root=state_root)
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from datetime import UTC, datetime, timedelta
+from functools import cached_property
 from typing import Any, TypeVar, get_args, get_origin
 
 import msgspec
@@ -57,6 +58,8 @@ def decode(shape: type[T], data: bytes) -> T:
     if isinstance(result, Result):
         # Frozen; and Python 3.11 refuses object.__setattr__ here.
         vars(result)["_json"] = data
+    if isinstance(result, Event):
+        _ = result.data  # what is broken in there fails here
     return result
 
 
@@ -278,6 +281,7 @@ class IntelRdtStats(Model, frozen=True, kw_only=True, rename=None):
     mem_bw_info: MemBwInfo | None = None
     mem_bw_schema_root: str = ""
     mem_bw_schema: str = ""
+    schemata: list[str] | None = None
     mbm_stats: list[MbmNumaNode] | None = None
     cmt_stats: list[CmtNumaNode] | None = None
 
@@ -306,7 +310,7 @@ class Event(Result, frozen=True, kw_only=True):
     id: str
     json: msgspec.Raw = msgspec.field(default=msgspec.Raw(b"null"), name="data")
 
-    @property
+    @cached_property
     def data(self) -> Stats | Any:
         """The `Stats` of a ``stats`` event; of others their plain data, None where there is none."""
         if self.type == "stats":
@@ -361,6 +365,13 @@ class IntelRdtFeatures(Model, frozen=True, kw_only=True, rename="camel"):
     monitoring: bool | None = None
 
 
+class MemoryPolicyFeatures(Model, frozen=True, kw_only=True):
+    """The memory policies that the runtime knows; None is unknown."""
+
+    modes: list[str] | None = None
+    flags: list[str] | None = None
+
+
 class LinuxFeatures(Model, frozen=True, kw_only=True, rename="camel"):
     """The Linux part of `Features`; None is unknown."""
 
@@ -371,7 +382,7 @@ class LinuxFeatures(Model, frozen=True, kw_only=True, rename="camel"):
     apparmor: Enabled | None = None
     selinux: Enabled | None = None
     intel_rdt: IntelRdtFeatures | None = None
-    memory_policy: dict[str, Any] | None = None
+    memory_policy: MemoryPolicyFeatures | None = None
     mount_extensions: MountExtensions | None = None
     net_devices: Enabled | None = None
 

@@ -29,10 +29,10 @@ def session_cgroups() -> set[str]:
 
 def remove_folders_in_place_of_cgroups() -> None:
     """Take away what crun leaves where a hierarchy that it knows of is not mounted: a folder, plain files in it."""
-    plain = {os.stat(CGROUPS).st_dev} if not (CGROUPS / "cgroup.procs").exists() else set()
-    for folder in session_cgroups():
-        if os.stat(folder).st_dev in plain:
-            shutil.rmtree(folder)
+    for place in CGROUPS.iterdir():
+        if place.is_dir() and not (place / "cgroup.procs").exists():
+            for folder in place.glob(f"*{SESSION}*"):
+                shutil.rmtree(folder)
 
 
 def open_descriptors() -> dict[int, str]:

@@ -6,7 +6,7 @@ SETUP := ./.ci/setup
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint clean
+.PHONY: help setup demo test soak lint clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -25,6 +25,10 @@ test: setup lint ## the whole suite, on the oldest and the newest Python found
 		echo "== the suite under $$($$python --version)" && \
 		$$venv/bin/python -m pytest $(PYTEST) || exit 1; \
 	done
+
+soak: setup ## 10,000 short containers, 500 at once, 1,000 cancelled calls of each kind: half an hour
+	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 \
+		$(PYTHON) -m pytest tests/soak tests/faults $(PYTEST)
 
 lint: setup ## formatting, style, types
 	@$(PYTHON) -m ruff format --check --quiet .

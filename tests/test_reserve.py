@@ -1,0 +1,69 @@
+"""Descriptors in reserve: given up for clean-up alone, and had again afterwards."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import anyio
+import pytest
+
+from runc_async import _reserve
+
+pytestmark = pytest.mark.anyio
+
+
+def test_is_full_once_it_was_filled_and_no_child_gets_it() -> None:
+    _reserve.fill()
+    before = list(_reserve.held)
+    _reserve.fill()
+    assert _reserve.held == before
+    assert len(before) == _reserve.SIZE
+    assert not any(os.get_inheritable(fd) for fd in before)
+
+
+def test_given_up_inside_and_had_again_afterwards() -> None:
+    _reserve.fill()
+    with _reserve.given_up():
+        assert _reserve.held == []
+    assert len(_reserve.held) == _reserve.SIZE
+
+
+async def test_a_call_that_finds_none_is_begun_again_with_the_reserve() -> None:
+    reserves = []
+
+    async def call(word: str) -> str:
+        reserves.append(len(_reserve.held))
+        if len(reserves) < 4:
+            raise OSError(errno.EMFILE, "none")
+        return word
+
+    assert await _reserve.with_room(call, "done") == "done"
+    assert reserves == [_reserve.SIZE, 0, _reserve.SIZE, 0]
+
+
+async def test_it_goes_on_until_its_caller_has_waited_long_enough() -> None:
+    async def call() -> None:
+        raise OSError(errno.ENFILE, "none")
+
+    with pytest.raises(TimeoutError):
+        with anyio.fail_after(0.12):
+            await _reserve.with_room(call)
+    assert len(_reserve.held) == _reserve.SIZE
+
+
+async def test_another_error_is_raised_at_once() -> None:
+    async def call() -> None:
+        raise OSError(errno.ENOENT, "gone")
+
+    with pytest.raises(FileNotFoundError):
+        await _reserve.with_room(call)
+
+
+def test_room_is_asked_for_without_keeping_it() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    _reserve.room_for(20)
+    assert len(os.listdir("/proc/self/fd")) == before
+    with pytest.raises(OSError, match="Too many open files"):
+        _reserve.room_for(10**7)
+    assert len(os.listdir("/proc/self/fd")) == before

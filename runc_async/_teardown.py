@@ -181,7 +181,7 @@ async def sweep_cgroups(log: bytes, id: str, timeout: float) -> None:
     """
     if b"emove" not in log:
         return
-    named = {os.fsdecode(path) for path in re.findall(rb"/sys/fs/cgroup/[^\s\\\"\]]+", log)}
+    named = {os.fsdecode(path.rstrip(b":")) for path in re.findall(rb"/sys/fs/cgroup/[^\s\\\"\]]+", log)}
     left = {path for path in named if os.path.basename(path) == id}
     with anyio.move_on_after(timeout):
         while left:

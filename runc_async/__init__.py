@@ -37,7 +37,7 @@ from ._models import (
 from ._monitor import Monitor, Subreaper
 from ._pidfd import Pidfd
 from ._sockets import ConsoleSocket, PidfdSocket
-from ._spec import Spec
+from ._spec import Hooks, Linux, LinuxResources, LinuxSeccomp, Mount, Process, Spec
 
 __all__ = [
     "IO",
@@ -63,16 +63,22 @@ __all__ = [
     "FdExecutor",
     "Features",
     "FileIO",
+    "Hooks",
     "Image",
     "InheritIO",
     "InvalidContainerIdError",
+    "Linux",
+    "LinuxResources",
+    "LinuxSeccomp",
     "LogEntry",
     "Monitor",
+    "Mount",
     "NullIO",
     "PathExecutor",
     "Pidfd",
     "PidfdSocket",
     "PipeIO",
+    "Process",
     "Runc",
     "RuncError",
     "SealedExecutor",

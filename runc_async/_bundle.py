@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import gzip
+import lzma
 import os
 import shutil
 import stat
 import subprocess
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -25,11 +28,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
 
     from ._options import StrPath
-    from ._spec import Mount, Process, Spec
+    from ._spec import Mount, Process, Spec, User
 
 __all__ = ["Bundle", "Image", "busybox_rootfs", "tar_rootfs", "temporary_bundle", "unpack_image"]
 
 CONFIG = "config.json"
+BLOCK = 1 << 20
 # What the container gets as mounts of its own, or must not get from the image.
 NOT_OVERLAID = frozenset({"dev", "proc", "sys", "tmp"})
 
@@ -80,24 +84,25 @@ class Bundle(os.PathLike[str]):
         :raises FileExistsError: there is a ``config.json`` already.
         """
         folder = Path(os.path.abspath(path))
-        config = folder / CONFIG
-        if config.exists():
-            raise FileExistsError(f"{config} exists")
+        if (folder / CONFIG).exists():
+            raise FileExistsError(f"{folder / CONFIG} exists")
         if not os.path.isdir(rootfs):
             raise NotADirectoryError(f"rootfs is no directory: {os.fspath(rootfs)!r}")
         lower = Path(os.path.abspath(rootfs))
-        own = cast("Spec", msgspec.json.decode(msgspec.json.encode(spec)))
-        own.setdefault("root", {"path": ""})["path"] = str(lower)
+        bundle = cls(folder, cast("Spec", msgspec.json.decode(msgspec.json.encode(spec))))
+        bundle.spec.setdefault("root", {"path": ""})["path"] = str(lower)
+        overlays = _overlays(lower, folder) if writable else []
+        bundle.spec["mounts"] = [*overlays, *bundle.spec.get("mounts", [])]
+        data = bundle._encoded()
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         try:
-            bundle = cls(folder, own)
-            if writable:
-                own.setdefault("mounts", [])[0:0] = _overlays(lower, folder)
-            bundle._write()
+            for overlay in overlays:
+                _layers(lower, folder, overlay["destination"].removeprefix("/"))
+            bundle._write(data)
         except BaseException:
-            if made:
-                _remove(folder)
+            for remnant in [folder] if made else [folder / "upper", folder / "work"]:
+                _remove(remnant)
             raise
         return bundle
 
@@ -107,15 +112,16 @@ class Bundle(os.PathLike[str]):
         :raises OSError: it cannot be written; the old one is still there.
         :raises TypeError: `spec` has something in it that JSON has not.
         """
-        await anyio.to_thread.run_sync(self._write)
+        await anyio.to_thread.run_sync(self._write, self._encoded())
 
-    def _write(self) -> None:
-        data = msgspec.json.format(msgspec.json.encode(self.spec), indent=2)
+    def _encoded(self) -> bytes:
+        return msgspec.json.format(msgspec.json.encode(self.spec), indent=2)
+
+    def _write(self, data: bytes) -> None:
         descriptor, name = tempfile.mkstemp(prefix=f".{CONFIG}-", dir=self.path)
         try:
             with open(descriptor, "wb") as file:
                 file.write(data)
-                file.flush()
                 os.fchmod(descriptor, 0o644)
             os.replace(name, self.path / CONFIG)
         except BaseException:
@@ -142,14 +148,11 @@ def _overlays(rootfs: Path, folder: Path) -> list[Mount]:
     overlays: list[Mount] = []
     for entry in sorted(os.scandir(rootfs), key=lambda entry: entry.name):
         if entry.is_dir(follow_symlinks=False) and entry.name not in NOT_OVERLAID:
-            upper, work = folder / "upper" / entry.name, folder / "work" / entry.name
-            for directory in (upper, work):
-                directory.mkdir(parents=True)
-            shutil.copystat(entry.path, upper)
-            status = entry.stat()
-            if os.geteuid() == 0:
-                os.chown(upper, status.st_uid, status.st_gid)
-            paths = {"lowerdir": entry.path, "upperdir": str(upper), "workdir": str(work)}
+            paths = {
+                "lowerdir": entry.path,
+                "upperdir": str(folder / "upper" / entry.name),
+                "workdir": str(folder / "work" / entry.name),
+            }
             for name, path in paths.items():
                 if set(path) & set(",:\\"):
                     raise ValueError(f"writable: an overlay's {name} can have no comma, colon or backslash: {path!r}")
@@ -164,13 +167,24 @@ def _overlays(rootfs: Path, folder: Path) -> list[Mount]:
     return overlays
 
 
+def _layers(rootfs: Path, folder: Path, name: str) -> None:
+    """What an overlay writes to: its upper directory is what the merged one looks like."""
+    upper = folder / "upper" / name
+    upper.mkdir(parents=True)
+    (folder / "work" / name).mkdir(parents=True)
+    status = (rootfs / name).stat()
+    if os.geteuid() == 0:
+        os.chown(upper, status.st_uid, status.st_gid)
+    os.chmod(upper, stat.S_IMODE(status.st_mode))
+
+
 def _remove(folder: Path) -> None:
     """Remove a directory, with what overlays leave in it."""
-
     for parent, names, _ in os.walk(folder):
-        for name in names:
-            with contextlib.suppress(OSError):
-                os.chmod(os.path.join(parent, name), stat.S_IRWXU, follow_symlinks=False)
+        for path in (os.path.join(parent, name) for name in names):
+            if not os.path.islink(path):
+                with contextlib.suppress(OSError):
+                    os.chmod(path, stat.S_IRWXU)
     shutil.rmtree(folder, ignore_errors=True)
 
 
@@ -193,8 +207,8 @@ async def _arriving(folder: StrPath) -> AsyncGenerator[Path]:
     wanted.parent.mkdir(parents=True, exist_ok=True)
     partial = Path(tempfile.mkdtemp(prefix=f".{wanted.name}-", dir=wanted.parent))
     try:
-        os.chmod(partial, 0o755)
         yield partial
+        os.chmod(partial, 0o755)
         os.rename(partial, wanted)
     except BaseException:
         await shielded(anyio.to_thread.run_sync, _remove, partial)
@@ -211,7 +225,7 @@ async def busybox_rootfs(folder: StrPath) -> Path:
     """
     busybox = _tool("busybox", "busybox-static")
     with open(busybox, "rb") as file:
-        if b"ld-linux" in file.read(8192):
+        if b"/ld-" in file.read(8192):  # the name of a dynamic linker
             raise FileNotFoundError(f"{busybox} is not static: install the Debian package busybox-static")
 
     def fill(rootfs: Path) -> None:
@@ -233,45 +247,103 @@ async def busybox_rootfs(folder: StrPath) -> Path:
 async def tar_rootfs(archive: StrPath, folder: StrPath) -> Path:
     """Unpack a tar archive (plain, gzip, bzip2 or xz) into a root file system.
 
-    Members that would leave it, by ``..``, through a link, or as a hard link, and device nodes are refused; absolute
-    symbolic links stay as they are, for they point into the container. Set-user-id bits are taken away.
+    Refused are members with an absolute name or ``..`` in it, that go through a link that leaves the root, hard links
+    to anything but a file unpacked before, and device nodes. Symbolic links stay as they are, absolute ones too, for
+    they point into the container. Set-user-id and set-group-id bits are taken away; owners are kept when root unpacks.
 
     :param archive: the archive's path.
     :param folder: the directory to make.
     :returns: its path.
     :raises FileExistsError: it exists.
+    :raises OSError: the archive cannot be read, or something cannot be written.
     :raises ValueError: the archive has a member that is refused, or is no archive. Nothing is left of it.
     """
 
     def unpack(rootfs: Path) -> None:
-        root = os.path.realpath(rootfs)
-
-        def member(found: tarfile.TarInfo, path: str) -> tarfile.TarInfo | None:
-            anyio.from_thread.check_cancelled()
-            if found.isdev() and not found.isfifo():
-                raise ValueError(f"{archive}: {found.name!r} is a device")
-            if found.islnk() and not _inside(root, os.path.join(root, found.linkname)):
-                raise ValueError(f"{archive}: {found.name!r} links to {found.linkname!r}, outside of the root")
-            if not _inside(root, os.path.join(root, os.path.dirname(found.name.lstrip("/")))):
-                raise ValueError(f"{archive}: {found.name!r} would be outside of the root")
-            if found.issym():  # where it points is looked at when something is put through it
-                return found.replace(name=found.name.lstrip("/"), deep=False)
-            return tarfile.tar_filter(found, path)
-
         try:
             with tarfile.open(archive) as tar:
-                tar.extractall(rootfs, filter=member, numeric_owner=True)
-        except tarfile.TarError as exc:
-            raise ValueError(f"{archive}: {exc}") from exc
+                _unpack(tar, rootfs)
+                while tar.fileobj and tar.fileobj.read(BLOCK):
+                    anyio.from_thread.check_cancelled()  # a checksum is looked at where the compressed data end
+        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError) as exc:
+            raise ValueError(f"{os.fspath(archive)}: {exc}") from exc
 
     async with _arriving(folder) as rootfs:
-        await anyio.to_thread.run_sync(unpack, rootfs)
+        await anyio.to_thread.run_sync(unpack, Path(os.path.realpath(rootfs)))
     return Path(os.path.abspath(folder))
 
 
-def _inside(root: str, path: str) -> bool:
-    real = os.path.realpath(path)
-    return real == root or real.startswith(f"{root}/")
+def _unpack(tar: tarfile.TarFile, rootfs: Path) -> None:
+    """By hand, because tarfile's own filters are not in Python 3.11.2, and had holes in later ones."""
+    folders: dict[Path, tarfile.TarInfo] = {}
+    for member in tar:
+        anyio.from_thread.check_cancelled()
+        path = _place(rootfs, member.name, member.name)
+        there = os.path.lexists(path)
+        if member.isdir():
+            if there and (path.is_symlink() or not path.is_dir()):
+                path.unlink()
+            path.mkdir(mode=0o700, exist_ok=True)
+            folders[path] = member
+            continue
+        if there:
+            if path.is_dir() and not path.is_symlink():
+                raise ValueError(f"{member.name!r} would take the place of a directory")
+            path.unlink()
+        if member.isreg():
+            _copy(tar, member, path)
+        elif member.issym():
+            path.symlink_to(member.linkname)
+        elif member.islnk():
+            target = _place(rootfs, member.linkname, member.name)
+            if target.is_symlink() or not target.is_file():
+                raise ValueError(f"{member.name!r} is a hard link to {member.linkname!r}, no file unpacked before it")
+            os.link(target, path)
+            continue  # it has that file's attributes
+        elif member.isfifo():
+            os.mkfifo(path)
+        else:
+            raise ValueError(f"{member.name!r} is a device, or nothing that a root file system has")
+        _dress(path, member)
+    for path in sorted(folders, reverse=True):  # a directory that nobody may write in, after what is in it
+        _dress(path, folders[path])
+
+
+def _place(rootfs: Path, name: str, member: str) -> Path:
+    """Where a name of an archive is below the root, with real directories on the way, which are made if missing."""
+    parts = [part for part in name.split("/") if part not in ("", ".")]
+    if name.startswith("/") or ".." in parts:
+        raise ValueError(f"{member!r} would leave the root: {name!r} is absolute or has .. in it")
+    path = rootfs
+    for part in parts[:-1]:
+        path = path / part
+        if path.is_symlink():
+            try:
+                path = Path(os.path.realpath(path, strict=True))
+            except OSError:
+                path = Path("/")  # leads nowhere, or nobody knows where
+        if not path.is_relative_to(rootfs) or (path.exists() and not path.is_dir()):
+            raise ValueError(f"{member!r} would leave the root, or goes through what is no directory: {name!r}")
+        path.mkdir(mode=0o755, exist_ok=True)
+    return path / parts[-1] if parts else path
+
+
+def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    source = tar.extractfile(member)
+    assert source is not None
+    with source, open(path, "xb") as file:
+        while block := source.read(BLOCK):
+            anyio.from_thread.check_cancelled()
+            file.write(block)
+
+
+def _dress(path: Path, member: tarfile.TarInfo) -> None:
+    """Owner, mode and time of what was just unpacked."""
+    if os.geteuid() == 0:
+        os.chown(path, member.uid, member.gid, follow_symlinks=False)
+    if not member.issym():
+        os.chmod(path, member.mode & 0o1777)
+    os.utime(path, (member.mtime, member.mtime), follow_symlinks=False)
 
 
 class Image(msgspec.Struct, frozen=True):
@@ -281,7 +353,8 @@ class Image(msgspec.Struct, frozen=True):
     :ivar args: what it runs: its entrypoint and command.
     :ivar env: its environment.
     :ivar cwd: its working directory.
-    :ivar user: ``uid:gid`` of its user.
+    :ivar user: ``uid:gid`` of its user, in numbers, as the image's own ``/etc/passwd`` has them.
+    :ivar additional_gids: the further groups of that user, as the image's own ``/etc/group`` has them.
     """
 
     rootfs: Path
@@ -289,17 +362,20 @@ class Image(msgspec.Struct, frozen=True):
     env: dict[str, str]
     cwd: str
     user: str
+    additional_gids: list[int]
 
     def spec(self, args: Sequence[str] | None = None, **keywords: Any) -> Spec:
         """`default_spec` with what the image says, where the keywords say nothing else.
 
         :param args: what to run instead of the image's own.
-        :param keywords: those of `default_spec`; ``env`` adds to the image's.
+        :param keywords: those of `default_spec`; ``env`` adds to the image's. A rootless container has no other user
+            than the caller, so the image's is then left out.
         """
         env: dict[str, str] = {**self.env, **(keywords.pop("env", None) or {})}
         rootless = keywords.get("rootless")
-        if not (os.geteuid() != 0 if rootless is None else rootless):
-            keywords.setdefault("user", self.user)
+        mapped = os.geteuid() != 0 if rootless is None else rootless
+        if not mapped and "user" not in keywords:
+            keywords |= {"user": self.user, "additional_gids": self.additional_gids}
         keywords.setdefault("cwd", self.cwd)
         return default_spec(list(args) if args is not None else self.args, env=env, **keywords)
 
@@ -329,10 +405,12 @@ async def unpack_image(layout: StrPath, folder: StrPath, *, tag: str = "latest")
         process: Process = Bundle.load(unpacked).spec.get("process") or {"cwd": "/"}
         os.rename(unpacked / "rootfs", partial / "rootfs")
         await anyio.to_thread.run_sync(_remove, unpacked)
+    user: User = process.get("user") or {"uid": 0, "gid": 0}
     return Image(
         rootfs=wanted / "rootfs",
         args=process.get("args", []),
         env=dict(line.split("=", 1) for line in process.get("env", []) if "=" in line),
         cwd=process["cwd"],
-        user=f"{process['user']['uid']}:{process['user']['gid']}" if "user" in process else "0:0",
+        user=f"{user['uid']}:{user['gid']}",
+        additional_gids=user.get("additionalGids", []),
     )

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import copy
+import math
 import os
 import re
+from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, cast
 
 from ._environment import checked
@@ -11,19 +14,36 @@ from ._environment import checked
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from ._spec import LinuxResources, LinuxSeccomp, Mount, Namespace, Spec, Syscall
+    from ._options import StrPath
+    from ._spec import Capabilities, LinuxResources, LinuxSeccomp, Mount, Namespace, Spec, Syscall, User
 
 __all__ = ["default_spec"]
 
 OCI_VERSION = "1.0.2"  # what the oldest supported runtime follows; newer ones take it
-CPU_PERIOD = 100_000
-LEAST_MEMORY = 1 << 20
+CPU_PERIOD = 100_000  # microseconds
+MOST_CPUS = 8192  # a kernel's
+MOST_PIDS = 1 << 22  # PID_MAX_LIMIT
+MOST_BYTES = (1 << 63) - 1
+LEAST_MEMORY = 4 << 20  # runc's init, which is in the cgroup before the program is, does not fit into 2M
+LEAST_TMP = 1 << 12  # a page
+MOST_ID = (1 << 32) - 2  # the last one is "no id"
 DEFAULT_PIDS = 256
+
+# "ro" alone leaves what is mounted below the source writable.
+ACCESS = {"": ["rw"], "rw": ["rw"], "ro": ["ro", "rro"]}
 
 UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 # What even a program that runs as root in its container rarely misses; the others are asked for.
 CAPABILITIES = ("CAP_KILL", "CAP_NET_BIND_SERVICE")
+
+# capabilities(7). A runtime leaves out the names that it does not know, and says nothing.
+KNOWN_CAPABILITIES = """
+    AUDIT_CONTROL AUDIT_READ AUDIT_WRITE BLOCK_SUSPEND BPF CHECKPOINT_RESTORE CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER
+    FSETID IPC_LOCK IPC_OWNER KILL LEASE LINUX_IMMUTABLE MAC_ADMIN MAC_OVERRIDE MKNOD NET_ADMIN NET_BIND_SERVICE
+    NET_BROADCAST NET_RAW PERFMON SETFCAP SETGID SETPCAP SETUID SYSLOG SYS_ADMIN SYS_BOOT SYS_CHROOT SYS_MODULE SYS_NICE
+    SYS_PACCT SYS_PTRACE SYS_RAWIO SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG WAKE_ALARM
+"""
 
 # The kernel's own knobs and tables, which no namespace hides (as runc's and containerd's defaults have them).
 MASKED = [
@@ -76,19 +96,20 @@ def default_spec(
     args: Sequence[str],
     *,
     env: Mapping[str, str] | None = None,
-    cwd: str = "/",
+    cwd: StrPath = "/",
     user: str | int | None = None,
+    additional_gids: Sequence[int] = (),
     memory: str | int | None = None,
     swap: str | int | None = None,
     cpus: float | None = None,
-    pids: int | None = DEFAULT_PIDS,
+    pids: int | Literal["auto"] | None = "auto",
     mounts: Sequence[Mount | str] = (),
     hostname: str | None = None,
     readonly: bool = True,
     network: Literal["none", "host"] = "none",
     terminal: bool = False,
     rootless: bool | None = None,
-    capabilities: Sequence[str] = CAPABILITIES,
+    capabilities: Sequence[str] | None = None,
     seccomp: bool = True,
     tmp: str | int = "64M",
     annotations: Mapping[str, str] | None = None,
@@ -102,20 +123,26 @@ def default_spec(
     :param args: the program and its arguments.
     :param env: its environment; ``PATH`` is set if it is not in it.
     :param cwd: its working directory, absolute.
-    :param user: who it runs as: ``uid`` or ``uid:gid``, in numbers; None is root in the container.
-    :param memory: the most memory, in bytes, or with a unit: ``"256M"``, ``"1.5G"`` (powers of 1024).
+    :param user: who it runs as: ``uid`` or ``uid:gid``, in numbers; None is root in the container. Without a gid it
+        is the same number.
+    :param additional_gids: the further groups that it is in, in numbers.
+    :param memory: the most memory, in bytes, or with a unit: ``"256M"``, ``"1.5G"`` (powers of 1024). Less than 4M
+        is refused: the runtime's own init has to start within it.
     :param swap: the most memory and swap together, likewise; the same as `memory` forbids swap. The host must
         account for swap.
     :param cpus: the most CPU time, in CPUs: ``0.5`` is half of one.
-    :param pids: the most processes and threads; None is no limit.
-    :param mounts: further mounts: OCI mount objects, or ``"/host/path:/path"``, ``"/host/path:/path:ro"``.
+    :param pids: the most processes and threads; None is no limit. ``"auto"`` is 256, and no limit if `rootless`.
+    :param mounts: further mounts: OCI mount objects, or ``"/host/path:/path"``, ``"/host/path:/path:ro"``; with ``ro``
+        what is mounted below that path on the host is read-only, too (Linux 5.12). Where there is nothing at the path
+        in the container to mount on, the runtime makes it, in the root file system.
     :param hostname: the container's; None is ``container``.
     :param readonly: whether the root file system is read-only.
     :param network: ``"none"`` is a network namespace with nothing but a loopback device; ``"host"`` the host's.
     :param terminal: whether the program has a terminal; then the call needs a `ConsoleSocket`.
     :param rootless: run by an ordinary user: in a user namespace whose root is the caller. None is whether the caller
-        is not root. Limits then need cgroups that are delegated to the caller, so there is none of `pids` unless asked.
-    :param capabilities: those that the program has, by name.
+        is not root. Limits then need cgroups that are delegated to the caller.
+    :param capabilities: those that the program has, by name. None is ``CAP_KILL`` and ``CAP_NET_BIND_SERVICE`` for
+        root in the container, and none for another user.
     :param seccomp: whether the system calls named above fail.
     :param tmp: the size of ``/tmp``, as for `memory`.
     :param annotations: names and values for whoever reads the state.
@@ -123,12 +150,14 @@ def default_spec(
     :raises TypeError: a parameter of the wrong type.
     :raises ValueError: a value that cannot be right, with the reason.
     """
-    if isinstance(args, str) or not args:
-        raise ValueError("args must be a sequence of a program and its arguments, not empty and not one string")
+    if isinstance(args, str | bytes):
+        raise TypeError("args must be a sequence of a program and its arguments, not one string")
     words = [_word(word, "args") for word in args]
-    for name, path in (("cwd", cwd),):
-        if not path.startswith("/"):
-            raise ValueError(f"{name} must be absolute: {path!r}")
+    if not words or not words[0]:
+        raise ValueError(f"args must begin with a program, not be {words!r}")
+    folder = _word(os.fspath(cwd), "cwd")
+    if not folder.startswith("/"):
+        raise ValueError(f"cwd must be absolute, not {folder!r}")
     if network not in ("none", "host"):
         raise ValueError(f"network must be 'none' or 'host', not {network!r}")
     rootless = os.geteuid() != 0 if rootless is None else rootless
@@ -138,51 +167,63 @@ def default_spec(
     variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **checked(env or {})}
     if terminal:
         variables.setdefault("TERM", "xterm")
-    allowed = sorted({_capability(name) for name in capabilities})
+    if capabilities is None:
+        capabilities = CAPABILITIES if uid == 0 else ()
+    sets: Capabilities = {"bounding": [], "effective": [], "permitted": []}
+    if uid != 0:  # only ambient ones outlive the start of a program by another user than root (capabilities(7))
+        sets |= {"inheritable": [], "ambient": []}
+    for names in cast("dict[str, list[str]]", sets).values():
+        names.extend(sorted({_capability(name) for name in capabilities}))
     namespaces: list[Namespace] = [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]
     namespaces.append({"type": "cgroup"})
     if network == "none":
         namespaces.append({"type": "network"})
     if rootless:
         namespaces.append({"type": "user"})
-    size = _bytes(tmp, "tmp")
+    groups = [_id(gid, "additional_gids") for gid in additional_gids]
+    if rootless and groups:
+        raise ValueError(f"additional_gids {groups}: a rootless container has one group, 0, which is the caller's")
+    if pids == "auto":
+        pids = None if rootless else DEFAULT_PIDS
+    who: User = {"uid": uid, "gid": gid}
+    if groups:
+        who["additionalGids"] = groups
+    size = _bytes(tmp, "tmp", LEAST_TMP)
     spec: Spec = {
         "ociVersion": OCI_VERSION,
         "process": {
             "terminal": terminal,
-            "user": {"uid": uid, "gid": gid},
+            "user": who,
             "args": words,
             "env": [f"{name}={value}" for name, value in variables.items()],
-            "cwd": cwd,
-            "capabilities": {
-                "bounding": allowed,
-                "effective": allowed,
-                "permitted": allowed,
-            },
+            "cwd": folder,
+            "capabilities": sets,
             "rlimits": [
-                {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 4096 if not rootless else 1024},
+                {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024 if rootless else 4096},
                 {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
             ],
             "noNewPrivileges": True,
         },
         "root": {"path": "rootfs", "readonly": readonly},
-        "hostname": "container" if hostname is None else _word(hostname, "hostname"),
+        "hostname": _hostname("container" if hostname is None else hostname),
         "mounts": [*_mounts(rootless, network, size), *(_mount(mount) for mount in mounts)],
         "linux": {
             "namespaces": namespaces,
-            "resources": _resources(memory, swap, cpus, None if rootless and pids == DEFAULT_PIDS else pids),
+            "resources": _resources(memory, swap, cpus, pids),
             "maskedPaths": list(MASKED),
             "readonlyPaths": list(READONLY),
         },
     }
     linux = spec["linux"]
     if seccomp:
-        linux["seccomp"] = SECCOMP
+        linux["seccomp"] = copy.deepcopy(SECCOMP)
     if rootless:
         linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
         linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
     if annotations:
-        spec["annotations"] = {_word(name, "annotations"): value for name, value in annotations.items()}
+        spec["annotations"] = {
+            _word(name, "annotations"): _word(value, "annotations") for name, value in annotations.items()
+        }
     return spec
 
 
@@ -200,31 +241,42 @@ def _user(user: str | int | None) -> tuple[int, int]:
     found = re.fullmatch(r"(\d+)(?::(\d+))?", str(user))
     if found is None or isinstance(user, bool):
         raise ValueError(f"user must be uid or uid:gid, in numbers, not {user!r}: names are the container's own")
-    uid = int(found[1])
-    gid = int(found[2]) if found[2] else uid
-    if max(uid, gid) >= 1 << 32:
-        raise ValueError(f"user: {user!r} is no possible id")
-    return uid, gid
+    uid = _id(int(found[1]), "user")
+    return uid, _id(int(found[2]), "user") if found[2] else uid
+
+
+def _id(value: int, what: str) -> int:
+    if isinstance(value, bool) or not isinstance(cast("object", value), int):
+        raise TypeError(f"{what} must be numbers, not {type(value).__name__}")
+    if not 0 <= value <= MOST_ID:
+        raise ValueError(f"{what}: {value} is no possible id")
+    return value
 
 
 def _capability(name: str) -> str:
-    if not re.fullmatch(r"CAP_[A-Z_]+", name):
-        raise ValueError(f"capabilities must be names such as CAP_NET_ADMIN, not {name!r}")
+    if name.removeprefix("CAP_") not in KNOWN_CAPABILITIES.split() or not name.startswith("CAP_"):
+        raise ValueError(f"capabilities must be names such as CAP_NET_ADMIN, as in capabilities(7), not {name!r}")
     return name
 
 
-def _bytes(value: str | int, what: str) -> int:
+def _hostname(name: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", _word(name, "hostname")):
+        raise ValueError(f"hostname must be 1 to 64 letters, digits, dots, dashes or underscores, not {name!r}")
+    return name
+
+
+def _bytes(value: str | int, what: str, least: int = LEAST_MEMORY) -> int:
     if isinstance(value, bool) or not isinstance(cast("object", value), int | str):
         raise TypeError(f"{what} must be bytes as int, or a str with a unit, not {type(value).__name__}")
     if isinstance(value, int):
         number = value
     else:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)(?:i?b)?", value.strip().lower())
+        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)(?:i?b)?", value.strip().lower(), re.ASCII)
         if found is None:
             raise ValueError(f'{what} must be a number of bytes, or one with a unit such as "256M", not {value!r}')
-        number = int(float(found[1]) * UNITS[found[2]])
-    if number < LEAST_MEMORY:
-        raise ValueError(f"{what} must be at least 1M, not {value!r}")
+        number = int(Decimal(found[1]) * UNITS[found[2]])
+    if not least <= number <= MOST_BYTES:
+        raise ValueError(f"{what} must be from {least} to {MOST_BYTES} bytes, not {value!r}")
     return number
 
 
@@ -240,13 +292,16 @@ def _resources(
             raise ValueError(f"swap is memory and swap together, so it needs memory, and at least as much: {swap!r}")
         resources["memory"] = {"limit": _bytes(memory, "memory"), "swap": total}
     if cpus is not None:
-        quota = int(cpus * CPU_PERIOD)
-        if quota < 1000:  # the kernel's least
-            raise ValueError(f"cpus must be at least 0.01, not {cpus}")
-        resources["cpu"] = {"quota": quota, "period": CPU_PERIOD}
+        if isinstance(cpus, bool) or not isinstance(cast("object", cpus), int | float):
+            raise TypeError(f"cpus must be a number, not {type(cpus).__name__}")
+        if not math.isfinite(cpus) or not 0.01 <= cpus <= MOST_CPUS:  # a quota of 1 ms is the kernel's least
+            raise ValueError(f"cpus must be from 0.01 to {MOST_CPUS}, not {cpus}")
+        resources["cpu"] = {"quota": round(cpus * CPU_PERIOD), "period": CPU_PERIOD}
     if pids is not None:
-        if pids < 1:
-            raise ValueError(f"pids must be at least 1, not {pids}; None is no limit")
+        if isinstance(pids, bool) or not isinstance(cast("object", pids), int):
+            raise TypeError(f"pids must be a number, 'auto' or None, not {type(pids).__name__}")
+        if not 1 <= pids <= MOST_PIDS:
+            raise ValueError(f"pids must be from 1 to {MOST_PIDS}, not {pids}; None is no limit")
         resources["pids"] = {"limit": pids}
     return resources
 
@@ -281,19 +336,18 @@ def _mounts(rootless: bool, network: str, tmp: int) -> list[Mount]:
 
 def _mount(mount: Mount | str) -> Mount:
     if isinstance(mount, str):
-        source, _, rest = mount.partition(":")
+        source, _, rest = _word(mount, "mounts").partition(":")
         destination, _, access = rest.partition(":")
-        if access not in ("", "ro", "rw"):
+        if access not in ACCESS:
             raise ValueError(f"mounts: {mount!r}: {access!r} is neither ro nor rw")
-        mount = {
-            "destination": destination,
-            "type": "none",
-            "source": source,
-            "options": ["rbind", "nosuid", "nodev", access or "rw"],
-        }
         if not os.path.isabs(source) or not os.path.exists(source):
             raise ValueError(f"mounts: {source!r} is no absolute path of something that exists")
-    destination = mount.get("destination", "")
-    if not destination.startswith("/") or destination == "/" or ".." in destination.split("/"):
+        options = ["rbind", "nosuid", "nodev", *ACCESS[access]]
+        mount = {"destination": destination, "type": "none", "source": source, "options": options}
+    elif not isinstance(cast("object", mount), dict):
+        raise TypeError(f"mounts must be OCI mount objects or str, not {type(mount).__name__}")
+    destination = _word(mount.get("destination", ""), "mounts")
+    parts = [part for part in destination.split("/") if part not in ("", ".")]
+    if not destination.startswith("/") or not parts or ".." in parts:
         raise ValueError(f"mounts: the destination must be an absolute path below /, without .., not {destination!r}")
-    return mount
+    return copy.deepcopy(mount)

@@ -1,0 +1,253 @@
+"""What `default_spec` makes of its keywords, and what it refuses, with which reason."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runc_async import default_spec
+
+
+def spec(args: Any = ("true",), **keywords: Any) -> dict[str, Any]:
+    made: Any = default_spec(args, **{"rootless": False, **keywords})
+    assert json.loads(json.dumps(made)) == made  # plain JSON, through and through
+    return made
+
+
+def mount(made: dict[str, Any], destination: str) -> dict[str, Any]:
+    return next(mount for mount in made["mounts"] if mount["destination"] == destination)
+
+
+def test_safe_by_default() -> None:
+    made = spec(["sh", "-c", "true"])
+    process, linux = made["process"], made["linux"]
+    assert process["args"] == ["sh", "-c", "true"]
+    assert process["noNewPrivileges"] is True
+    assert process["terminal"] is False
+    assert process["user"] == {"uid": 0, "gid": 0}
+    assert process["cwd"] == "/"
+    assert {tuple(names) for names in process["capabilities"].values()} == {("CAP_KILL", "CAP_NET_BIND_SERVICE")}
+    assert made["root"]["readonly"] is True
+    assert made["hostname"] == "container"
+    assert {n["type"] for n in linux["namespaces"]} == {"pid", "mount", "ipc", "uts", "cgroup", "network"}
+    assert not any("path" in namespace for namespace in linux["namespaces"])
+    assert linux["resources"] == {"devices": [{"allow": False, "access": "rwm"}], "pids": {"limit": 256}}
+    assert {"/proc/kcore", "/proc/keys", "/sys/firmware"} <= set(linux["maskedPaths"])
+    assert {"/proc/sys", "/proc/sysrq-trigger"} <= set(linux["readonlyPaths"])
+    assert "bpf" in linux["seccomp"]["syscalls"][0]["names"]
+    tmp = mount(made, "/tmp")
+    assert tmp["type"] == "tmpfs"
+    assert f"size={64 << 20}" in tmp["options"]
+    assert not [m for m in made["mounts"] if m.get("source", "").startswith("/")]  # nothing of the host
+
+
+def test_env_adds_to_a_path_and_may_replace_it() -> None:
+    assert spec(env={"A": "1", "B": "x=y"})["process"]["env"][1:] == ["A=1", "B=x=y"]
+    assert spec(env={"PATH": "/x"})["process"]["env"] == ["PATH=/x"]
+    assert spec()["process"]["env"][0].startswith("PATH=/usr/local/sbin:")
+
+
+def test_cwd_may_be_a_path_object() -> None:
+    assert spec(cwd=Path("/work/here"))["process"]["cwd"] == "/work/here"
+
+
+@pytest.mark.parametrize(
+    ("user", "uid", "gid"), [(None, 0, 0), (1000, 1000, 1000), ("1000", 1000, 1000), ("1000:100", 1000, 100)]
+)
+def test_user(user: Any, uid: int, gid: int) -> None:
+    assert spec(user=user)["process"]["user"] == {"uid": uid, "gid": gid}
+
+
+def test_groups_beside_the_user() -> None:
+    user = spec(user=1000, additional_gids=[5, 20])["process"]["user"]
+    assert user == {"uid": 1000, "gid": 1000, "additionalGids": [5, 20]}
+
+
+def test_another_user_than_root_has_no_capabilities_but_those_asked_for_which_outlive_exec() -> None:
+    assert not any(spec(user=1000)["process"]["capabilities"].values())
+    sets = spec(user=1000, capabilities=["CAP_NET_RAW"])["process"]["capabilities"]
+    every = ("bounding", "effective", "permitted", "inheritable", "ambient")
+    assert sets == {name: ["CAP_NET_RAW"] for name in every}
+
+
+@pytest.mark.parametrize(
+    ("text", "size"),
+    [
+        (256 << 20, 256 << 20),
+        ("268435456", 256 << 20),
+        ("256M", 256 << 20),
+        ("256m", 256 << 20),
+        ("256 MB", 256 << 20),
+        ("256MiB", 256 << 20),
+        ("262144k", 256 << 20),
+        ("1.5G", 3 << 29),
+        ("0.5g", 1 << 29),
+        ("2T", 2 << 40),
+        ("9007199254740993", 9007199254740993),  # no float in between
+    ],
+)
+def test_memory_and_tmp_take_human_units(text: Any, size: int) -> None:
+    made = spec(memory=text, tmp=text)
+    assert made["linux"]["resources"]["memory"] == {"limit": size}
+    assert f"size={size}" in mount(made, "/tmp")["options"]
+
+
+def test_swap_is_memory_and_swap_together() -> None:
+    assert spec(memory="1G", swap="1G")["linux"]["resources"]["memory"] == {"limit": 1 << 30, "swap": 1 << 30}
+
+
+@pytest.mark.parametrize(("cpus", "quota"), [(0.5, 50_000), (1, 100_000), (2.5, 250_000), (0.29, 29_000), (0.01, 1000)])
+def test_cpus_become_a_quota(cpus: float, quota: int) -> None:
+    assert spec(cpus=cpus)["linux"]["resources"]["cpu"] == {"quota": quota, "period": 100_000}
+
+
+def test_pids() -> None:
+    assert spec(pids=12)["linux"]["resources"]["pids"] == {"limit": 12}
+    assert "pids" not in spec(pids=None)["linux"]["resources"]
+    assert spec(pids="auto")["linux"]["resources"]["pids"] == {"limit": 256}
+
+
+def test_mounts_as_strings_and_as_objects(tmp_path: Path) -> None:
+    own = {"destination": "/cache", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]}
+    made = spec(mounts=[f"{tmp_path}:/a", f"{tmp_path}:/b:ro", f"{tmp_path}:/c:rw", own])
+    assert [(m["destination"], m["options"][3:]) for m in made["mounts"][-4:-1]] == [
+        ("/a", ["rw"]),
+        ("/b", ["ro", "rro"]),
+        ("/c", ["rw"]),
+    ]
+    assert all(m["source"] == str(tmp_path) for m in made["mounts"][-4:-1])
+    assert all(m["options"][:3] == ["rbind", "nosuid", "nodev"] for m in made["mounts"][-4:-1])
+    assert made["mounts"][-1] == own
+
+
+def test_the_short_switches() -> None:
+    made = spec(
+        hostname="box-1",
+        readonly=False,
+        network="host",
+        terminal=True,
+        capabilities=["CAP_CHOWN", "CAP_CHOWN"],
+        seccomp=False,
+        annotations={"org.example": "x"},
+    )
+    assert made["hostname"] == "box-1"
+    assert made["root"]["readonly"] is False
+    assert "network" not in {namespace["type"] for namespace in made["linux"]["namespaces"]}
+    assert made["process"]["terminal"] is True
+    assert "TERM=xterm" in made["process"]["env"]
+    assert made["process"]["capabilities"]["effective"] == ["CAP_CHOWN"]
+    assert "seccomp" not in made["linux"]
+    assert made["annotations"] == {"org.example": "x"}
+
+
+def test_rootless_maps_the_caller_to_root_and_limits_nothing_unless_asked() -> None:
+    made = spec(rootless=True)
+    assert {"type": "user"} in made["linux"]["namespaces"]
+    assert made["linux"]["uidMappings"] == [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
+    assert made["linux"]["gidMappings"] == [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+    assert "pids" not in made["linux"]["resources"]
+    assert not [o for m in made["mounts"] for o in m.get("options", []) if o.startswith("gid=")]
+    assert spec(rootless=True, pids=256)["linux"]["resources"]["pids"] == {"limit": 256}  # asked for: kept
+
+
+def test_rootless_by_itself_is_whether_the_caller_is_not_root(monkeypatch: pytest.MonkeyPatch) -> None:
+    for uid, mapped in ((0, False), (1000, True)):
+        monkeypatch.setattr(os, "geteuid", lambda uid=uid: uid)
+        assert ("uidMappings" in spec(rootless=None)["linux"]) is mapped
+
+
+def test_changing_one_changes_no_other() -> None:
+    own: Any = {"destination": "/cache", "type": "tmpfs", "options": ["size=1m"]}
+    args = ["true"]
+    before = json.dumps(spec(args, mounts=[own]))
+    made = spec(args, mounts=[own])
+
+    def spoil(value: Any) -> None:
+        for inner in list(value.values() if isinstance(value, dict) else value):
+            if isinstance(inner, dict | list):
+                spoil(inner)
+        value.clear()
+
+    spoil(made)
+    assert json.dumps(spec(args, mounts=[own])) == before
+    sets = spec()["process"]["capabilities"]
+    sets["bounding"].clear()
+    assert sets["effective"]
+
+
+REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"args": []}, ValueError, "args must begin with a program"),
+    ({"args": [""]}, ValueError, "args must begin with a program"),
+    ({"args": "sh -c true"}, TypeError, "not one string"),
+    ({"args": b"sh"}, TypeError, "not one string"),
+    ({"args": ["sh", 1]}, TypeError, "args must be str, not int"),
+    ({"args": ["sh", "a\0b"]}, ValueError, "args: has a NUL"),
+    ({"env": {"A=B": "x"}}, ValueError, "env: not a possible variable"),
+    ({"env": {"A": 1}}, TypeError, "env: names and values must be str"),
+    ({"cwd": "work"}, ValueError, "cwd must be absolute"),
+    ({"cwd": ""}, ValueError, "cwd must be absolute"),
+    ({"cwd": "/a\0"}, ValueError, "cwd: has a NUL"),
+    ({"user": "nobody"}, ValueError, "in numbers, not 'nobody'"),
+    ({"user": -1}, ValueError, "in numbers"),
+    ({"user": True}, ValueError, "in numbers"),
+    ({"user": (1 << 32) - 1}, ValueError, "no possible id"),
+    ({"user": f"0:{1 << 32}"}, ValueError, "no possible id"),
+    ({"additional_gids": [-1]}, ValueError, "no possible id"),
+    ({"additional_gids": ["5"]}, TypeError, "additional_gids must be numbers"),
+    ({"memory": "lots"}, ValueError, 'with a unit such as "256M"'),
+    ({"memory": "256X"}, ValueError, "with a unit"),
+    ({"memory": "-1"}, ValueError, "with a unit"),
+    ({"memory": -1}, ValueError, "memory must be from 4194304"),
+    ({"memory": 0}, ValueError, "memory must be from"),
+    ({"memory": "2M"}, ValueError, "memory must be from"),
+    ({"memory": 1 << 63}, ValueError, "memory must be from"),
+    ({"memory": 1e9}, TypeError, "not float"),
+    ({"memory": True}, TypeError, "not bool"),
+    ({"swap": "1G"}, ValueError, "needs memory"),
+    ({"swap": "1G", "memory": "2G"}, ValueError, "at least as much"),
+    ({"cpus": 0}, ValueError, "cpus must be from 0.01"),
+    ({"cpus": -1}, ValueError, "cpus must be from 0.01"),
+    ({"cpus": 0.001}, ValueError, "cpus must be from 0.01"),
+    ({"cpus": math.nan}, ValueError, "cpus must be from 0.01"),
+    ({"cpus": math.inf}, ValueError, "cpus must be from 0.01"),
+    ({"cpus": 1e6}, ValueError, "to 8192"),
+    ({"cpus": "0.5"}, TypeError, "cpus must be a number, not str"),
+    ({"cpus": True}, TypeError, "cpus must be a number"),
+    ({"pids": 0}, ValueError, "pids must be from 1"),
+    ({"pids": -1}, ValueError, "None is no limit"),
+    ({"pids": (1 << 22) + 1}, ValueError, "pids must be from 1 to 4194304"),
+    ({"pids": 1.5}, TypeError, "pids must be a number"),
+    ({"pids": "many"}, TypeError, "pids must be a number"),
+    ({"mounts": ["/nowhere/at/all:/x"]}, ValueError, "no absolute path of something that exists"),
+    ({"mounts": ["etc:/x"]}, ValueError, "no absolute path"),
+    ({"mounts": ["/etc"]}, ValueError, "the destination must be an absolute path"),
+    ({"mounts": ["/etc:x"]}, ValueError, "the destination must be an absolute path"),
+    ({"mounts": ["/etc:/"]}, ValueError, "below /"),
+    ({"mounts": ["/etc:/./"]}, ValueError, "below /"),
+    ({"mounts": ["/etc:/a/../../b"]}, ValueError, r"without \.\."),
+    ({"mounts": ["/etc:/x:rx"]}, ValueError, "neither ro nor rw"),
+    ({"mounts": [{"type": "tmpfs"}]}, ValueError, "the destination must be"),
+    ({"mounts": [("/etc", "/x")]}, TypeError, "OCI mount objects or str, not tuple"),
+    ({"hostname": ""}, ValueError, "hostname must be"),
+    ({"hostname": "a b"}, ValueError, "hostname must be"),
+    ({"hostname": "a" * 65}, ValueError, "1 to 64"),
+    ({"network": "bridge"}, ValueError, "'none' or 'host', not 'bridge'"),
+    ({"capabilities": ["NET_ADMIN"]}, ValueError, "such as CAP_NET_ADMIN"),
+    ({"capabilities": ["CAP_NET_ADMlN"]}, ValueError, r"as in capabilities\(7\)"),
+    ({"capabilities": "CAP_KILL"}, ValueError, "capabilities must be names"),
+    ({"tmp": "1"}, ValueError, "tmp must be from 4096"),
+    ({"annotations": {"a": 1}}, TypeError, "annotations must be str"),
+    ({"rootless": True, "user": 1000}, ValueError, "one user and one group"),
+    ({"rootless": True, "additional_gids": [5]}, ValueError, "has one group"),
+]
+
+
+@pytest.mark.parametrize(("keywords", "error", "reason"), REFUSED)
+def test_refused_with_a_reason(keywords: dict[str, Any], error: type[Exception], reason: str) -> None:
+    with pytest.raises(error, match=reason):
+        spec(**keywords)

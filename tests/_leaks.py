@@ -29,8 +29,10 @@ def session_cgroups() -> set[str]:
 
 def remove_folders_in_place_of_cgroups() -> None:
     """Take away what crun leaves where a hierarchy that it knows of is not mounted: a folder, plain files in it."""
+    if (CGROUPS / "cgroup.procs").exists():  # version 2: one hierarchy, and it is mounted
+        return
     for place in CGROUPS.iterdir():
-        if place.is_dir() and not (place / "cgroup.procs").exists():
+        if place.is_dir() and not place.is_symlink() and not place.is_mount():
             for folder in place.glob(f"*{SESSION}*"):
                 shutil.rmtree(folder)
 

@@ -28,6 +28,7 @@ from ._private import private_directory
 from ._reserve import with_room
 from ._shield import shielded
 from ._sockets import RuntimeSocket
+from ._spec import Spec
 from ._teardown import clear_failed, clear_remnants, kill_by_file, pid_in, remove, sweep_cgroups, unmount_remnants
 
 if TYPE_CHECKING:
@@ -267,21 +268,30 @@ class Road:
     async def _ask_why(self, start: _Start, outcome: Outcome) -> None:
         """Raise the reason of a failure that only went to stderr, which is the container's.
 
-        These are a missing bundle (crun) and an unknown flag (crun, runc 1.5). The same flags before ``--help``
-        fail on the flag, or do nothing.
+        These are an unknown flag (crun, runc 1.5) and a bundle that is missing or not to be read, or whose
+        ``config.json`` is no specification (crun).
         """
+        flags = frozenset(word.partition("=")[0] for word in start.flags[1:]) - FLAGS_OF_OLD
+        if not flags <= self._known_flags:
+            # The same flags before ``--help`` fail on the flag, or do nothing.
+            answer = await self._ask(self._globals, [*start.flags, "--help"])
+            if answer.status:
+                raise await self.error(answer._replace(argv=outcome.argv))
+            self._known_flags |= flags
+        if start.may_have_a_bad_bundle():
+            # With a root that cannot be, nothing can start; crun reads the bundle before it finds that out.
+            nowhere = [*(word for word in self._globals if not word.startswith("--root=")), f"--root={os.devnull}"]
+            answer = await self._ask(nowhere, [*start.flags, start.id])
+            if answer.stderr.strip() and not answer.log:
+                raise await self.error(answer._replace(argv=outcome.argv))
         if start.missing_config is not None:
             message = f"{start.missing_config}: no such file"
             raise BundleError(outcome.argv, outcome.status, message, parse_log(outcome.log))
-        flags = frozenset(word.partition("=")[0] for word in start.flags[1:]) - FLAGS_OF_OLD
-        if flags <= self._known_flags:
-            return
+
+    async def _ask(self, options: Sequence[str], line: Sequence[str]) -> Outcome:
         with self.descriptors() as (leases, log):
-            line = self._line(log, [*start.flags, "--help"])
-            answer = await captured(self.host, line, self._environment(), leases, log)
-        if answer.status:
-            raise await self.error(answer._replace(argv=outcome.argv))
-        self._known_flags |= flags
+            words = [*options, "--log", f"/proc/self/fd/{log}", *line]
+            return await captured(self.host, words, self._environment(), leases, log)
 
     async def _undo(self, start: _Start, process: Process, log: int) -> None:
         """Leave nothing of a command that was cancelled. Never raises; what fails is logged."""
@@ -399,13 +409,34 @@ class _Start:
         self.flags = flags
         """The command and its flags, without what follows them."""
         self.begun = time.time_ns()
+        self._config: str | None = None
         self.missing_config: str | None = None
+        """The path of a ``config.json`` that was not there when the call began."""
         bundle = options.get("bundle")
         if bundle is not None:
             name = os.fsdecode(cast("StrPath", options.get("config", "config.json")))
-            config = host.seen(os.path.join(os.fsdecode(cast("StrPath", bundle)), name))
-            if not os.path.isfile(config):
-                self.missing_config = config
+            self._config = host.seen(os.path.join(os.fsdecode(cast("StrPath", bundle)), name))
+            try:
+                os.stat(self._config)
+            except (FileNotFoundError, NotADirectoryError):
+                self.missing_config = self._config
+            except OSError:  # not ours to read
+                pass
+
+    def may_have_a_bad_bundle(self) -> bool:
+        """Whether the runtime may have failed because it could not read the bundle, or found it wrong."""
+        if self._config is None or self.command == "restore":
+            return False
+        if self.detached or self.missing_config is not None:  # it has failed
+            return True
+        try:
+            with open(self._config, "rb") as file:
+                msgspec.json.decode(file.read(), type=Spec)
+        except FileNotFoundError:  # it was there, and is not needed any more
+            return False
+        except (OSError, ValueError):  # msgspec's own are ValueErrors
+            return True
+        return False
 
 
 def _has_failed(log: bytes) -> bool:

@@ -15,18 +15,12 @@ import anyio
 import pytest
 
 from runc_async import (
-    BundleError,
     CommandError,
-    ContainerExistsError,
-    ContainerNotFoundError,
-    ContainerNotRunningError,
-    ContainerRunningError,
     DecodeError,
     Executable,
     Executor,
     ExecutorError,
     FdExecutor,
-    InvalidContainerIdError,
     PathExecutor,
     PipeIO,
     Runc,
@@ -139,48 +133,6 @@ async def test_exec_gives_the_processs_status_and_raises_the_runtimes_own_failur
         assert len(await runc.ps(container_id)) == 2
 
 
-async def test_daily_errors_have_their_class_and_read_in_one_line(
-    runc: Runc, make_bundle: Callable[..., Path], container_id: str, tmp_path: Path
-) -> None:
-    with pytest.raises(ContainerNotFoundError) as caught:
-        await runc.state("no-such-container")
-    assert caught.value.argv[0] == runc.executor.executable.__self__.name  # type: ignore[attr-defined]
-    assert "\n" not in str(caught.value)
-    assert caught.value.log
-    with pytest.raises(InvalidContainerIdError):
-        await runc.create("in valid!", make_bundle("true"))
-    with pytest.raises(BundleError):
-        await runc.create(container_id, tmp_path / "no-bundle")
-    broken = make_bundle("true")
-    (broken / "config.json").write_text("{")
-    with pytest.raises(BundleError):
-        await runc.create(container_id, broken)
-    await runc.create(container_id, make_bundle("sleep", "1000"))
-    with pytest.raises(ContainerExistsError):
-        await runc.create(container_id, make_bundle("true"))
-    with pytest.raises(ContainerExistsError):
-        await runc.run(container_id, make_bundle("true"))
-    await runc.start(container_id)
-    with pytest.raises(ContainerRunningError):
-        await runc.start(container_id)
-    with pytest.raises(ContainerRunningError):
-        await runc.delete(container_id)
-    await runc.delete(container_id, force=True)
-    await runc.delete(container_id, force=True)
-    with pytest.raises(ContainerNotFoundError):
-        await runc.kill(container_id)
-
-
-async def test_a_stopped_container_is_not_running(
-    runc: Runc, make_bundle: Callable[..., Path], container_id: str
-) -> None:
-    async with runc.container(container_id, make_bundle("true")) as container:
-        await container.start()
-        await container.wait()
-        with pytest.raises(ContainerNotRunningError):
-            await runc.exec(container_id, ["true"])
-
-
 @pytest.mark.parametrize(
     ("call", "error", "match"),
     [
@@ -242,12 +194,12 @@ async def test_scripts_work_as_runtimes_by_descriptor(fake_runtime: Callable[[st
             assert (version.version, version.spec) == ("9.9.9", "1.2.0")
 
 
-async def test_a_users_own_executor(runtime_path: Path, runtime_name: str) -> None:
+async def test_a_users_own_executor(runtime_path: Path, runtime_name: str, state_root: Path) -> None:
     class Niced(Executor):
         def executable(self) -> Executable:
             return Executable(("nice", "-n", "5", str(runtime_path)), path=shutil.which("nice"))
 
-    assert (await Runc(Niced()).version()).runtime == runtime_name
+    assert (await Runc(Niced(), root=state_root).version()).runtime == runtime_name
 
     class Nothing(Executor):
         def executable(self) -> Executable:
@@ -257,11 +209,13 @@ async def test_a_users_own_executor(runtime_path: Path, runtime_name: str) -> No
         await Runc(Nothing()).version()
 
 
-def test_one_executor_serves_several_event_loops_in_several_threads(sealed: SealedExecutor, runtime_name: str) -> None:
+def test_one_executor_serves_several_event_loops_in_several_threads(
+    sealed: SealedExecutor, runtime_name: str, state_root: Path
+) -> None:
     names: list[str] = []
 
     async def ask() -> None:
-        names.extend([(await Runc(sealed).version()).runtime for _ in range(5)])
+        names.extend([(await Runc(sealed, root=state_root).version()).runtime for _ in range(5)])
 
     backends: list[tuple[str, dict[str, bool]]] = [("asyncio", {}), ("asyncio", {"use_uvloop": True}), ("trio", {})]
     threads = [
@@ -293,7 +247,7 @@ async def test_no_road_starts_a_thread(
 
 @pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
 async def test_asyncio_and_uvloop_start_children_by_create_subprocess_exec(
-    runtime_path: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: tuple[str, dict[str, Any]]
+    runtime_path: Path, state_root: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
     import asyncio
 
@@ -305,10 +259,10 @@ async def test_asyncio_and_uvloop_start_children_by_create_subprocess_exec(
         return await original(*args, **keywords)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", spy)
-    await Runc(runtime_path).version()
+    await Runc(runtime_path, root=state_root).version()
     assert len(calls) == 1
     with FdExecutor.open(runtime_path) as executor:
-        await Runc(executor).version()
+        await Runc(executor, root=state_root).version()
     # uvloop's `executable` overwrites argv[0], so there a held descriptor goes by posix_spawn.
     assert len(calls) == (1 if "use_uvloop" in anyio_backend[1] else 2)
     assert not any("preexec_fn" in keywords for _, keywords in calls)

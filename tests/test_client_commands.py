@@ -515,14 +515,15 @@ def test_an_ordinary_user_runs_a_rootless_bundle(runtime_path: Path, rootfs: Pat
         home = Path(name)
         shutil.copytree(rootfs, home / "bundle/rootfs", symlinks=True)
         (home / "program.py").write_text(ROOTLESS)
-        for path in [home, *home.rglob("*")]:
+        (home / "closed").mkdir(mode=0o700)
+        for path in [home, *home.glob("[bp]*"), *(home / "bundle").rglob("*")]:
             os.chown(path, user, user, follow_symlinks=False)
         done = subprocess.run(
             [sys.executable, home / "program.py", runtime_path, home], user=user, group=user, extra_groups=[],
             cwd=PROJECT, env={**os.environ, "PYTHONPATH": str(PROJECT), "XDG_RUNTIME_DIR": name, "HOME": name},
             capture_output=True, text=True, timeout=30, check=False,
         )  # fmt: skip
-    assert done.stdout.split() == ["9", "True"], done.stderr
+    assert done.stdout.splitlines() == ["9", "CommandError True", "CommandError True"], done.stderr
 
 
 ROOTLESS = """
@@ -537,11 +538,13 @@ async def main(runtime, home):
     config = json.loads((bundle / "config.json").read_text())
     config["process"].update(terminal=False, args=["sh", "-c", "exit 9"])
     (bundle / "config.json").write_text(json.dumps(config))
-    status = await runc.run("rootless", bundle)
-    try:
-        await runc_async.Runc(runtime, root="/proc/1/nowhere").run("x", bundle)
-    except runc_async.CommandError as error:
-        print(status, "\\n" not in str(error))
+    print(await runc.run("rootless", bundle))
+    closed = Path(home, "closed")
+    for call in (runc_async.Runc(runtime, root=closed / "state").run("x", bundle), runc.run("y", closed)):
+        try:
+            await call
+        except runc_async.CommandError as error:
+            print(type(error).__name__, "\\n" not in str(error) and "denied" in str(error) or str(error))
 
 anyio.run(main, *sys.argv[1:])
 """

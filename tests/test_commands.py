@@ -17,8 +17,6 @@ from hypothesis import strategies as st
 
 from runc_async._commands import COMMANDS, GLOBAL, Command, command_line, global_options, signal_argument
 
-from .test_failures import remove_cgroups
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -188,7 +186,6 @@ def test_values_of_exec_arrive_unchanged_in_the_container(
         assert "Ö=ü" in call("exec", {"env": odd}, container_id, "env")
     finally:
         call("delete", {"force": True}, container_id)
-        remove_cgroups(container_id)
 
 
 # -- what is written ---------------------------------------------------------------------------------------

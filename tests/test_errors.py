@@ -374,6 +374,8 @@ async def test_a_daily_failure_gets_its_class_and_the_runtimes_sentence(case: Ca
     with pytest.raises(RuncError) as caught:
         await provoke(case)
     error = caught.value
+    if name == "unknown_container_checkpoint" and "has no command checkpoint" in str(error):
+        wanted = UnsupportedError  # crun without CRIU
     assert type(error) is wanted, str(error)
     assert isinstance(error, CommandError)
     assert names in error.message
@@ -386,10 +388,16 @@ async def test_a_daily_failure_gets_its_class_and_the_runtimes_sentence(case: Ca
     assert error.argv[0] == case.runtime.name or wanted is CommandError  # a launcher
     if isinstance(error, UnsupportedError):
         assert (await case.runc.version()).version in str(error)
-    elif "no such file" not in error.message.lower():  # crun writes that to its standard error alone
+    elif error.log or case.runtime.name != "crun":  # crun writes some to its standard error alone
         assert error.message in [entry.message for entry in error.log]
     if os.environ.get("RUNC_ASYNC_RECORD"):
         await record(case, name, error)
+
+
+@pytest.mark.anyio
+async def test_a_containers_own_status_is_a_result_though_its_config_looks_doubtful(case: Case) -> None:
+    bundle = case.make_bundle("sh", "-c", "exit 1", user={})  # the specification requires ids
+    assert await case.runc.run(case.new_id(), bundle) == 1
 
 
 # -- what the runtimes say, those too that are not here ------------------------------------------------------
@@ -400,7 +408,7 @@ async def record(case: Case, name: str, error: CommandError) -> None:
     path = DATA / f"{found.runtime}-{'.'.join(map(str, found.release))}" / "errors.json"
     said = json.loads(path.read_text()) if path.exists() else {}
     message = re.sub(r"t\d+-\d+(?=\W|$)", "ID", error.message)
-    message = re.sub(r"/tmp/[^\s`'\":]*?/(state|bundle|test|rootfs)", r"/\1", message)
+    message = re.sub(r"/tmp/[^\s`'\":]*/(state|bundle)(-\w+)?(?=[/`':])", r"/\1", message)
     command = next(word for word in error.argv[1:] if not word.startswith(("-", "/")))
     said[name] = {"command": command, "error": type(error).__name__, "message": message, "status": error.status}
     path.write_text(json.dumps(said, indent=1, sort_keys=True, ensure_ascii=False) + "\n")
@@ -410,8 +418,9 @@ async def record(case: Case, name: str, error: CommandError) -> None:
 def test_what_each_runtime_says_of_each_failure_has_the_same_class(path: Path) -> None:
     said = json.loads(path.read_text())
     assert set(said) == set(FAILURES)
+    assert sum(row["error"] == "UnsupportedError" for row in said.values()) <= 6
     for name, row in said.items():
-        assert row["error"] == FAILURES[name][1].__name__, name
+        assert row["error"] in (FAILURES[name][1].__name__, "UnsupportedError"), name
         if row["error"] != "UnsupportedError":
             log = parse_log(json.dumps({"level": "error", "msg": row["message"]}).encode())
             error = failure(["runc", row["command"], "x"], row["status"], log=log)

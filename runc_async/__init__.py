@@ -38,11 +38,13 @@ from ._monitor import Monitor, Subreaper
 from ._pidfd import Pidfd
 from ._sockets import ConsoleSocket, PidfdSocket
 from ._spec import Hooks, Linux, LinuxResources, LinuxSeccomp, Mount, Process, Spec
+from ._trace import Call
 
 __all__ = [
     "IO",
     "Bundle",
     "BundleError",
+    "Call",
     "CommandError",
     "CompletedProcess",
     "Console",

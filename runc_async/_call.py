@@ -7,17 +7,18 @@ import errno
 import os
 import shutil
 import signal
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
-from . import _backends, _output
+from . import _backends, _output, _trace
 from ._errors import ExecutorError
 from ._shield import shielded
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ._executor import Executor
     from ._leases import Leases
@@ -40,6 +41,7 @@ class Host:
     setpgid: bool = False
     pdeathsig: signal.Signals | None = None
     cleanup_timeout: float = 5.0
+    trace: Callable[[_trace.Call], object] | None = None
 
     def seen(self, path: str) -> str:
         """A path as it is meant: from where the runtime is started, whatever directory it changes to then."""
@@ -67,10 +69,13 @@ class Process:
     arguments: Sequence[str]
     env: Mapping[str, str]
     argv: tuple[str, ...] = ()
+    """Its command line, for errors and logs: without the values of ``--env``."""
     _child: _backends.Child | None = field(default=None, init=False)
     status: int | None = field(default=None, init=False)
     """Its exit status, when it has ended and was reaped."""
     _was_killed: bool = field(default=False, init=False)
+    _started: tuple[int, float] = field(default=(0, 0.0), init=False)
+    """When it was started: nanoseconds since the epoch, and the monotonic clock's seconds."""
 
     @property
     def pid(self) -> int:
@@ -90,8 +95,8 @@ class Process:
             path = executable.path
         else:
             raise ExecutorError(f"{self.host.executor!r} gave neither a path nor a descriptor")
-        self.argv = (*executable.argv, *self.arguments)
-        program, argv = path, self.argv
+        program, argv = path, (*executable.argv, *self.arguments)
+        self.argv = tuple(_trace.without_values(argv))
         if self.host.pdeathsig is not None:
             program, argv = _with_pdeathsig(self.host.pdeathsig, path, (*executable.argv[1:], *self.arguments))
         request = _backends.Request(
@@ -103,14 +108,22 @@ class Process:
             raise _explained(exc, path, executable.argv[0], self.host.work_dir) from exc
 
     async def _start(self, request: _backends.Request) -> None:
+        self._started = time.time_ns(), time.monotonic()
         self._child = await _backends.start(request)
 
     async def wait(self) -> int:
         """Wait until it has ended; its exit status, ``-N`` when signal N ended it."""
         if self.status is None:
             assert self._child is not None
-            self.status = await self._child.wait()
+            status = await self._child.wait()
+            if self.status is None:  # else another task was first
+                self.status = status
+                self._tell(status)
         return self.status
+
+    def _tell(self, status: int) -> None:
+        began, clock = self._started
+        _trace.ended(_trace.Call(self.argv, self.pid, began, time.monotonic() - clock, status), self.host.trace)
 
     async def kill(self) -> None:
         """Kill it and reap it. To be shielded by the caller."""

@@ -31,7 +31,7 @@ from ._signals import signal_number
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Generator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
         StrPath,
         UpdateOptions,
     )
+    from ._trace import Call
 
     OCIProcess = Mapping[str, Any]
     OCIResources = Mapping[str, Any]
@@ -81,6 +82,9 @@ class Runc:
     :param monitor: who waits for the ends of detached containers; see `Subreaper`.
     :param cleanup_timeout: seconds that a cancelled call may take to leave nothing behind, before it kills the
         runtime outright.
+    :param trace: called with a `Call` whenever a runtime process has ended and was reaped, in the task that waited for
+        it, so that context variables (a tracer's current span) are the caller's. It must not block. What it raises
+        is logged.
     :raises TypeError: a parameter of the wrong type.
     :raises ValueError: a value that cannot be right.
 
@@ -107,9 +111,12 @@ class Runc:
         extra_args: Sequence[str] = (),
         monitor: Monitor | None = None,
         cleanup_timeout: float = 5.0,
+        trace: Callable[[Call], object] | None = None,
     ) -> None:
         if cleanup_timeout <= 0:
             raise ValueError(f"cleanup_timeout must be positive, not {cleanup_timeout}")
+        if trace is not None and not callable(trace):
+            raise TypeError(f"trace must be callable, not {type(trace).__name__}")
         self._road = Road(
             Host(
                 executor=executor if isinstance(executor, Executor) else PathExecutor(executor),
@@ -117,6 +124,7 @@ class Runc:
                 setpgid=setpgid,
                 pdeathsig=None if pdeathsig is None else signal_number(pdeathsig),
                 cleanup_timeout=cleanup_timeout,
+                trace=trace,
             ),
             # Without a file of the user's, the log is only read here.
             log=None if log is None else os.path.abspath(os.fsdecode(log)),

@@ -56,7 +56,7 @@ class ExecutorError(RuncError):
 class CommandError(RuncError):
     """The runtime ran and reported failure.
 
-    :ivar argv: the command line, the runtime's name first.
+    :ivar argv: the command line, the runtime's name first, without the values of ``--env``.
     :ivar status: the exit status of the runtime; ``-N`` when signal N ended it.
     :ivar message: the runtime's own sentence, without time stamps.
     :ivar log: the parsed entries of the runtime's log.

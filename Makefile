@@ -6,7 +6,7 @@ SETUP := ./.ci/setup
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test soak lint clean
+.PHONY: help setup demo test test-matrix soak lint clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -19,12 +19,16 @@ demo: setup ## real containers from a held descriptor
 	@$(PYTHON) examples/demo.py
 
 test: setup lint ## the whole suite, on the oldest and the newest Python found
+	@rm -f .cache/results/machine-*
 	@for python in $$($(SETUP) pythons); do \
 		venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
 		$(SETUP) environment $$venv $$python && \
 		echo "== the suite under $$($$python --version)" && \
-		$$venv/bin/python -m pytest $(PYTEST) || exit 1; \
+		$$venv/bin/python -m pytest $(PYTEST) --junit-xml=.cache/results/machine-$${venv#$(VENV)-}.xml || exit 1; \
 	done
+
+test-matrix: setup ## the whole suite in a Debian sid root, on runc and crun, cgroup v1 and v2 (root; ten minutes)
+	@$(PYTHON) tests/matrix/run.py
 
 soak: setup ## 10,000 short containers, 500 at once, 1,000 cancelled calls of each kind: half an hour
 	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 \

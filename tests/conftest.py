@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -27,6 +28,7 @@ EVENT_LOOPS = {
     "uvloop": ("asyncio", {"use_uvloop": True}),
     "trio": ("trio", {}),
 }
+CGROUP_KINDS = {"cgroup": "v1", "cgroup2": "v2"}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,6 +58,24 @@ def warm_event_loops() -> None:
 
     uvloop.new_event_loop().close()
     _reserve.fill()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def say_what_runs(record_testsuite_property: Callable[[str, object], None], runtime_path: Path) -> None:
+    """Writes into ``--junit-xml`` which Python, runtime, cgroups and CRIU the suite ran with."""
+
+    def version(*command: str | Path) -> str:
+        try:
+            said = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
+        except FileNotFoundError:
+            return "-"
+        return said.splitlines()[0]
+
+    mounts = [line.rpartition(" - ")[2].split()[0] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    record_testsuite_property("python", platform.python_version())
+    record_testsuite_property("runtime", version(runtime_path).replace(" version", ""))
+    record_testsuite_property("cgroup", "+".join(v for kind, v in CGROUP_KINDS.items() if kind in mounts))
+    record_testsuite_property("CRIU", version("criu").removeprefix("Version: "))
 
 
 @pytest.fixture

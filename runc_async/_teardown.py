@@ -110,12 +110,12 @@ async def clear_remnants(road: Runtime, id: str, begun: int) -> None:
         if state.created_ns < begun:
             return
     await unmount_remnants(id)
-    folders = [folder for folder, _, _ in os.walk(CGROUPS) if os.path.basename(folder) == id]
+    folders = _cgroups(id)
     for folder in folders:
         for pid in _processes(folder):
             await _kill_and_wait(pid)
     await remove(road, id)
-    for folder in sorted(folders, key=len, reverse=True):
+    for folder in folders:
         with contextlib.suppress(FileNotFoundError):
             os.rmdir(folder)
 
@@ -135,8 +135,7 @@ async def clear_failed(road: Runtime, id: str, begun: int) -> None:
     await unmount_remnants(id)
     with contextlib.suppress(CommandError):
         await remove(road, id)
-    folders = [folder for folder, _, _ in os.walk(CGROUPS) if os.path.basename(folder) == id]
-    for folder in sorted(folders, key=len, reverse=True):
+    for folder in _cgroups(id):
         with contextlib.suppress(OSError):
             os.rmdir(folder)
 
@@ -195,6 +194,11 @@ async def sweep_cgroups(log: bytes, id: str, timeout: float) -> None:
                 left.discard(path)
             if left:
                 await anyio.sleep(0.01)
+
+
+def _cgroups(id: str) -> list[str]:
+    """A container's cgroups in every hierarchy and what is below (crun makes ``.proxy-crun``), the deepest first."""
+    return [folder for folder, _, _ in os.walk(CGROUPS, topdown=False) if id in folder.split("/")]
 
 
 def _processes(folder: str) -> list[int]:

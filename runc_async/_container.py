@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ._io import IO
     from ._leases import Descriptor
     from ._models import ContainerState, Stats
+    from ._monitor import Monitor
     from ._options import ExecOptions, StrPath
     from ._road import Launched, Road
     from ._streams import FdReceiveStream
@@ -182,7 +183,8 @@ class Container:
         :param io: its streams; None is ``/dev/null``.
         :param preserve_fds: as for `Runc.create`.
         :param options: further flags, see `ExecOptions`; ``console_socket`` among them.
-        :returns: a running `ContainerProcess`. Leaving the context kills it, if it still runs.
+        :returns: a running `ContainerProcess`. Leaving the context kills it, if it still runs. With a
+            ``console_socket`` (and ``tty``) its status is known as a container's is, see `wait`.
         :raises ContainerNotRunningError: the container is not running.
         :raises CommandError: it cannot be executed.
         """
@@ -193,6 +195,8 @@ class Container:
             folder = stack.enter_context(private_directory())
             pid_file = os.path.join(folder, "pid")
             written = stack.enter_context(Written(folder))
+            # The runtimes hand a terminal on only where they do not stay with the process themselves.
+            detached = options.get("console_socket") is not None
             launched = await stack.enter_async_context(
                 self._road.launched(
                     "exec",
@@ -202,17 +206,19 @@ class Container:
                     preserve_fds,
                     extra_args,
                     {**options, "pid_file": pid_file},
-                    detached=False,
+                    detached=detached,
                     words=words,
                     files=files,
                 )
             )
             pid = await _pid_when_started(launched, written, pid_file)
-            process = ContainerProcess(pid, io, launched)
+            process = ContainerProcess(pid, io, launched, self._monitor if detached else None)
             try:
+                if detached:
+                    await launched.wait()
                 yield process
             finally:
-                process._close()
+                await shielded(process._leave)
 
     async def _end(self) -> None:
         """Kill it and wait for its end."""
@@ -256,16 +262,20 @@ class ContainerProcess:
     :ivar io: its streams, as given to `Container.exec`.
     """
 
-    def __init__(self, pid: int, io: IO | None, launched: Launched) -> None:
+    def __init__(self, pid: int, io: IO | None, launched: Launched, monitor: Monitor | None) -> None:
         self.pid = pid
         self.io = io
         self._launched = launched
+        self._monitor = monitor
+        """Who knows of its end, where it is not the runtime's process that ends with it."""
         self._waiting = anyio.Lock()
         self._exit: Exit | None = None
         try:
             self._process: Pidfd | None = Pidfd.open(pid)
         except ProcessLookupError:  # it has ended and was reaped
             self._process = None
+        if self._process is not None and monitor is not None:
+            monitor.started(self._process)
 
     def __repr__(self) -> str:
         return f"<ContainerProcess pid={self.pid}>"
@@ -276,6 +286,8 @@ class ContainerProcess:
         :returns: its `Exit`: the status as a shell gives it (128 + N for signal N).
         """
         async with self._waiting:
+            if self._exit is None and self._monitor is not None:
+                self._exit = await self._monitored(self._monitor)
             if self._exit is None:
                 status = await self._launched.wait()
                 self._exit = Exit(pid=self.pid, status=status, timestamp=datetime.now(UTC))
@@ -292,9 +304,20 @@ class ContainerProcess:
         self._process.send_signal(signal_number(signal))
         await anyio.lowlevel.checkpoint()
 
-    def _close(self) -> None:
-        if self._process is not None:
-            self._process.close()
+    async def _monitored(self, monitor: Monitor) -> Exit:
+        if self._process is None:
+            return Exit(pid=self.pid, status=None, timestamp=datetime.now(UTC))
+        return await monitor.wait(self._process)
+
+    async def _leave(self) -> None:
+        if self._process is None:
+            return
+        if self._monitor is not None:
+            with contextlib.suppress(ProcessLookupError):
+                self._process.send_signal(signals.SIGKILL)
+            await self._process.wait()
+            self._monitor.forgotten(self._process)
+        self._process.close()
 
 
 @contextlib.asynccontextmanager

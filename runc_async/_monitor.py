@@ -111,6 +111,8 @@ class PidfdMonitor(Monitor):
         """See `Monitor.wait`."""
         watched = self._watched[id(process)]
         await watched.ended.wait()
+        if watched.status is None:  # it ended while it still was the runtime's child, or it is not ours
+            watched.status = self._reap(process)
         if watched.status is None:
             watched.status = await status_when_reaped(process.fileno())
         assert watched.timestamp is not None

@@ -17,6 +17,7 @@ import pytest
 
 from runc_async import (
     CommandError,
+    ConsoleSocket,
     Container,
     ContainerNotRunningError,
     DecodeError,
@@ -184,6 +185,39 @@ class TestExec:
             async with container.exec({"args": ["sleep", "60"], "cwd": "/", "env": ["PATH=/bin"]}) as process:
                 await process.kill("TERM")
                 assert (await process.wait()).status == 143
+
+    async def test_with_a_terminal(self, reaping: Runc, make_bundle: Callable[..., Path], container_id: str) -> None:
+        async with reaping.container(container_id, make_bundle("sleep", "60")) as container:
+            await container.start()
+            async with ConsoleSocket() as sock:
+                async with (
+                    container.exec(["sh"], tty=True, console_socket=sock) as process,
+                    await sock.receive() as console,
+                ):
+                    assert process.pid in await reaping.ps(container_id)
+                    await console.send(b"exit 7\n")
+                    assert (await process.wait()).status == 7
+                async with container.exec(["sleep", "60"], tty=True, console_socket=sock) as process:
+                    (await sock.receive()).close()
+                    assert (await process.wait()).status == 129  # hung up
+                async with container.exec(["true"], tty=True, console_socket=sock) as process:
+                    assert (await process.wait()).status == 0
+                    (await sock.receive()).close()
+                async with container.exec(["sleep", "60"], tty=True, console_socket=sock):
+                    (await sock.receive()).close()
+            assert await reaping.ps(container_id) == [container.pid]
+
+    async def test_with_a_terminal_cancelled_at_once(
+        self, runc: Runc, make_bundle: Callable[..., Path], container_id: str
+    ) -> None:
+        async with runc.container(container_id, make_bundle("sleep", "60")) as container, ConsoleSocket() as sock:
+            await container.start()
+            for delay in (0.0, 0.01, 0.02, 0.03):
+                with anyio.move_on_after(delay) as scope:
+                    async with container.exec(["sleep", "60"], tty=True, console_socket=sock):
+                        await anyio.sleep_forever()
+                assert scope.cancelled_caught
+                assert await runc.ps(container_id) == [container.pid]
 
     async def test_one_that_cannot_be_executed(
         self, runc: Runc, make_bundle: Callable[..., Path], container_id: str

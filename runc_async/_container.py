@@ -211,14 +211,23 @@ class Container:
                     files=files,
                 )
             )
-            pid = await _pid_when_started(launched, written, pid_file)
-            process = ContainerProcess(pid, io, launched, self._monitor if detached else None)
+            found: list[ContainerProcess] = []
+
+            def find() -> None:
+                pid = _written_pid(pid_file)
+                if pid and not found:
+                    found.append(ContainerProcess(pid, io, launched, self._monitor if detached else None))
+
+            launched.ending = find  # at the latest: after that it may be reaped
             try:
+                await _started(launched, written, pid_file)
+                find()
                 if detached:
                     await launched.wait()
-                yield process
+                yield found[0]
             finally:
-                await shielded(process._leave)
+                for process in found:
+                    await shielded(process._leave)
 
     async def _end(self) -> None:
         """Kill it and wait for its end."""
@@ -401,8 +410,8 @@ async def _removed(container: Container) -> AsyncGenerator[None]:
         await shielded(container._remove)
 
 
-async def _pid_when_started(launched: Launched, written: Written, pid_file: str) -> int:
-    """Wait until a process has started, or has ended already; its pid."""
+async def _started(launched: Launched, written: Written, pid_file: str) -> None:
+    """Wait until a process has started, or has ended already."""
     failed: list[BaseException] = []
 
     async def end(scope: anyio.CancelScope) -> None:
@@ -412,21 +421,21 @@ async def _pid_when_started(launched: Launched, written: Written, pid_file: str)
             failed.append(exc)
         scope.cancel()
 
-    def pid() -> int:
-        try:
-            with open(pid_file) as file:
-                return int(file.read() or 0)
-        except FileNotFoundError:
-            return 0
-
     async with anyio.create_task_group() as group:
         group.start_soon(end, group.cancel_scope)
-        while not pid():
+        while not _written_pid(pid_file):
             await written.wait()
         group.cancel_scope.cancel()
     if failed:
         raise failed[0]
-    return pid()
+
+
+def _written_pid(pid_file: str) -> int:
+    try:
+        with open(pid_file) as file:
+            return int(file.read() or 0)
+    except FileNotFoundError:
+        return 0
 
 
 async def _feed(io: PipeIO, data: bytes) -> None:

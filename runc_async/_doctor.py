@@ -66,10 +66,11 @@ async def examine(runtime: str | None) -> list[Line]:
     path, line = _runtime(runtime)
     lines.append(line)
     if path is not None:
-        runc = Runc(path)
-        lines += [await _version(runc), await _features(runc)]
-        for name, how in EXECUTORS.items():
-            lines.append(await _executed(name, how, path))
+        with tempfile.TemporaryDirectory(prefix="runc-async-doctor-") as root:  # crun makes its own even for --version
+            runc = Runc(path, root=root)
+            lines += [await _version(runc), await _features(runc)]
+            for name, how in EXECUTORS.items():
+                lines.append(await _executed(name, how, path, root))
     lines += [_kernel(), _proc(), *_cgroups(), await _rootless(), await _criu(), _launcher(), *_limits()]
     if path is None:
         lines.append(Line(CONTAINER, "bad", "there is no runtime to run it", "see the first line"))
@@ -139,7 +140,7 @@ EXECUTORS: dict[str, type[PathExecutor | FdExecutor]] = {
 }
 
 
-async def _executed(name: str, how: type[PathExecutor | FdExecutor], path: str) -> Line:
+async def _executed(name: str, how: type[PathExecutor | FdExecutor], path: str, root: str) -> Line:
     advice = {
         "by its path": "look at the file: is it a program for this machine, and its file system not mounted noexec?",
         "by a descriptor": "mount /proc; or use PathExecutor",
@@ -149,7 +150,7 @@ async def _executed(name: str, how: type[PathExecutor | FdExecutor], path: str) 
         executor: Executor = how(path) if issubclass(how, PathExecutor) else how.open(path)
         with executor, anyio.fail_after(PATIENCE):
             began = time.perf_counter()
-            await Runc(executor).version()
+            await Runc(executor, root=root).version()
             took = time.perf_counter() - began
     except (RuncError, OSError) as exc:
         return Line(name, "bad" if how is PathExecutor else "warning", _said(exc), advice)

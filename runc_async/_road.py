@@ -32,7 +32,7 @@ from ._spec import Spec
 from ._teardown import clear_failed, clear_remnants, kill_by_file, pid_in, remove, sweep_cgroups, unmount_remnants
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 
     from anyio.abc import TaskStatus
 
@@ -365,6 +365,8 @@ class Launched:
         self._log = log
         self.ended = False
         """Whether the command has ended, and all that follows from it is done."""
+        self.ending: Callable[[], None] | None = None
+        """Called when the runtime process has ended, before anybody takes over what it left running."""
 
     @property
     def pid(self) -> int:
@@ -377,6 +379,8 @@ class Launched:
         :raises CommandError: the runtime itself failed.
         """
         status = await self._process.wait()
+        if self.ending is not None:
+            self.ending()
         self._road.runtime_ended()
         await shielded(self._road.sweep, self._start, self._log)
         if status:

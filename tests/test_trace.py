@@ -74,9 +74,9 @@ async def test_environments_are_in_neither_log_nor_trace(
             container_id, make_bundle("sleep", "60", env=["PATH=/bin", f"SPEC={SECRET}"])
         ) as container:
             await container.start()
-            shown = await container.run(["sh", "-c", "echo $TOKEN"], env={"TOKEN": SECRET})
+            shown = await container.run(["/bin/sh", "-c", "echo $TOKEN"], env={"TOKEN": SECRET})
             assert shown.stdout.decode().strip() == SECRET
-            await runc.exec(container_id, ["true"], extra_args=["--env", f"TOKEN={SECRET}"])
+            await runc.exec(container_id, ["/bin/true"], extra_args=["--env", f"TOKEN={SECRET}"])
             with pytest.raises(CommandError) as failed:
                 await runc.exec(container_id, ["/missing"], env={"TOKEN": SECRET})
             assert SECRET not in str(failed.value)

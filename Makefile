@@ -6,7 +6,7 @@ SETUP := ./.ci/setup
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix soak lint clean
+.PHONY: help setup demo test test-matrix soak lint docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,7 +18,7 @@ setup: ## programs and a Python environment in .venv
 demo: setup ## real containers from a held descriptor
 	@$(PYTHON) examples/demo.py
 
-test: setup lint ## the whole suite, on the oldest and the newest Python found
+test: setup lint docs ## the whole suite, on the oldest and the newest Python found
 	@rm -f .cache/results/machine-*
 	@for python in $$($(SETUP) pythons); do \
 		venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
@@ -39,6 +39,10 @@ lint: setup ## formatting, style, types
 	@$(PYTHON) -m ruff check --quiet .
 	@$(PYTHON) -m mypy
 	@$(PYTHON) -m basedpyright --pythonpath $(PYTHON)
+
+docs: setup ## the documentation, in docs/_build
+	@$(PYTHON) -m sphinx -W --keep-going --quiet docs docs/_build
+	@echo "docs/_build/index.html"
 
 clean: ## remove what was made
 	rm -rf .venv* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build dist

@@ -1,0 +1,108 @@
+"""Every block of Python in the README and in docs/ runs, on the real runtime."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import logging
+import re
+import shutil
+import subprocess
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import anyio
+import pytest
+
+import runc_async
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted(page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts)]
+BLOCK = re.compile(r"^(?:<!-- needs: (?P<need>\w+) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+IDS = ("hello", "job", "web")
+"""The ids of the pages' containers; each test has its own in their place."""
+
+
+class Block(NamedTuple):
+    """One block, and what must be there for it to run."""
+
+    line: int
+    code: str
+    need: str | None
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The blocks of a page."""
+    text = page.read_text()
+    for found in BLOCK.finditer(text):
+        line = text.count("\n", 0, found.start("code"))
+        yield Block(line, found["code"], found["need"])
+
+
+def there(need: str | None, runtime: str) -> bool:
+    """Whether what a block needs is there."""
+    if need == "criu":
+        criu = shutil.which("criu")
+        return criu is not None and subprocess.run([criu, "check"], capture_output=True).returncode == 0
+    if need == "pidfd":
+        said = subprocess.run([runtime, "create", "--help"], capture_output=True, text=True).stdout
+        return "--pidfd-socket" in said
+    assert need is None, f"nothing is known of {need}"
+    return True
+
+
+WITH_BLOCKS = [page for page in PAGES if any(blocks(page))]
+
+
+@pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_blocks_of_a_page(
+    page: Path,
+    tmp_path: Path,
+    rootfs: Path,
+    state_root: Path,
+    runtime_path: Path,
+    new_id: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    level = logging.getLogger("runc_async").level
+    spec = runc_async.default_spec(["sleep", "60"])
+    names: dict[str, Any] = {name: getattr(runc_async, name) for name in runc_async.__all__}
+    names.update(
+        __name__="page",
+        anyio=anyio,
+        runc=runc_async.Runc(runtime_path, root=state_root),
+        bundle=runc_async.Bundle.create(tmp_path / "bundle", spec, rootfs=rootfs),
+    )
+    ids = {name: new_id() for name in IDS}
+    for block in blocks(page):
+        if not there(block.need, str(runtime_path)):
+            continue
+        code = block.code.replace("/srv/rootfs", str(rootfs))
+        for name, id in ids.items():
+            code = code.replace(f'"{name}"', f'"{id}"')
+        with warnings.catch_warnings():
+            compiled = compile(
+                "\n" * block.line + code, str(page), "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True
+            )
+        if compiled.co_flags & inspect.CO_COROUTINE:
+
+            async def run(compiled: Any = compiled) -> None:
+                await eval(compiled, names)
+
+            anyio.run(run)
+        else:
+            exec(compiled, names)
+    logging.getLogger("runc_async").setLevel(level)
+
+
+def test_there_are_pages_for_what_was_promised() -> None:
+    names = {str(page.relative_to(ROOT)) for page in WITH_BLOCKS}
+    assert {"README.md", "docs/tutorial.md", "docs/go-runc.md", "docs/howto/errors.md"} <= names
+    assert sum(len(list(blocks(page))) for page in WITH_BLOCKS) >= 25

@@ -17,11 +17,11 @@ import pytest
 
 from runc_async import FdExecutor, Runc, SealedExecutor, _reserve
 
-from ._leaks import SESSION, Census, assert_nothing_left, remove_folders_in_place_of_cgroups
+from ._leaks import CGROUPS, SESSION, Census, assert_nothing_left, remove_folders_in_place_of_cgroups
 from ._reaper import fork_below_a_subreaper
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 EVENT_LOOPS = {
     "asyncio": ("asyncio", {}),
@@ -224,6 +224,12 @@ def fake_runtime(tmp_path: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
+def fake(fake_runtime: Callable[[str], Path]) -> Callable[..., Runc]:
+    """A client of a shell script in the runtime's place."""
+    return lambda script, **settings: Runc(fake_runtime(script), **settings)
+
+
+@pytest.fixture
 def make_bundle(tmp_path: Path, rootfs: Path) -> Callable[..., Path]:
     """Writes a bundle that runs the given arguments; keywords go to the spec's process, ``spec=`` changes the rest."""
 
@@ -236,3 +242,25 @@ def make_bundle(tmp_path: Path, rootfs: Path) -> Callable[..., Path]:
         return folder
 
     return make
+
+
+def memory_cgroup() -> bool:
+    """Whether containers have a memory controller here."""
+    controllers = CGROUPS / "cgroup.controllers"
+    return "memory" in controllers.read_text() if controllers.exists() else (CGROUPS / "memory").is_dir()
+
+
+@pytest.fixture
+async def running(runc: Runc, make_bundle: Callable[..., Path], container_id: str) -> AsyncIterator[str]:
+    """The id of a running container of three processes, with an annotation and a limit of memory."""
+
+    def limited(spec: dict[str, Any]) -> None:
+        spec["annotations"] = {"org.example.key": "value"}
+        if memory_cgroup():
+            spec["linux"]["resources"] = {"memory": {"limit": 32 << 20}}
+
+    await runc.run(container_id, make_bundle("sh", "-c", "sleep 100 & sleep 100; true", spec=limited), detach=True)
+    while len(await runc.ps(container_id)) < 3:
+        pass
+    yield container_id
+    await runc.delete(container_id, force=True)

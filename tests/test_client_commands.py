@@ -6,13 +6,12 @@ import json
 import os
 import select
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, get_type_hints
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -20,21 +19,19 @@ import pytest
 from runc_async import (
     CommandError,
     ContainerNotFoundError,
-    ContainerNotRunningError,
     DecodeError,
     ExecutorError,
     PipeIO,
     Runc,
     UnsupportedError,
 )
-from runc_async import _options as options
-from runc_async._commands import COMMANDS
-from runc_async._models import Stats
+from runc_async._options import UpdateOptions
 
 from ._leaks import CGROUPS
+from .conftest import memory_cgroup
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import Callable
 
 PROJECT = Path(__file__).parent.parent
 
@@ -44,33 +41,6 @@ def runc(runtime_path: Path, state_root: Path) -> Runc:
     return Runc(runtime_path, root=state_root)
 
 
-@pytest.fixture
-def only_runc(runtime_name: str) -> None:
-    if runtime_name != "runc":
-        pytest.skip("only runc has events")
-    if not memory_cgroup():
-        pytest.skip("runc's events need the memory controller")
-
-
-@pytest.fixture
-async def running(runc: Runc, make_bundle: Callable[..., Path], container_id: str) -> AsyncIterator[str]:
-    """The id of a running container with a limit of memory."""
-
-    def limited(spec: dict[str, Any]) -> None:
-        spec["annotations"] = {"org.example.key": "value"}
-        if memory_cgroup():
-            spec["linux"]["resources"] = {"memory": {"limit": 32 << 20}}
-
-    await runc.run(container_id, make_bundle("sh", "-c", "sleep 100 & sleep 100; true", spec=limited), detach=True)
-    yield container_id
-    await runc.delete(container_id, force=True)
-
-
-def memory_cgroup() -> bool:
-    controllers = CGROUPS / "cgroup.controllers"
-    return "memory" in controllers.read_text() if controllers.exists() else (CGROUPS / "memory").is_dir()
-
-
 def cgroup_file(container: str, v1: str, v2: str) -> str:
     """The content of a file in a container's cgroup, by its names in both versions."""
     name = v2 if (CGROUPS / "cgroup.controllers").exists() else v1
@@ -78,50 +48,6 @@ def cgroup_file(container: str, v1: str, v2: str) -> str:
     found = [folder / name for folder in folders]
     assert found, f"no {name} of {container}"
     return found[0].read_text().strip()
-
-
-@pytest.fixture
-def fake(tmp_path: Path) -> Callable[[str], Runc]:
-    """A client of a shell script in the runtime's place."""
-
-    def make(script: str, **settings: Any) -> Runc:
-        path = Path(tempfile.mkdtemp(dir=tmp_path)) / "fakerunc"
-        path.write_text(f"#!/bin/sh\n{script}\n")
-        path.chmod(0o755)
-        return Runc(path, **settings)
-
-    return make
-
-
-STATE = 'case "$*" in *" state "*) echo \'{"id": "x", "pid": 0, "status": "running"}\'; exit;; esac\n'
-
-# -- keywords ----------------------------------------------------------------------------------------------
-
-BY_METHOD = {
-    "create": (options.StartOptions, {"bundle", "preserve_fds"}),
-    "run": (options.RunOptions, {"bundle", "preserve_fds", "detach"}),
-    "exec": (options.ExecOptions, {"preserve_fds", "detach", "process"}),
-    "update": (options.UpdateOptions, {"resources"}),
-    "checkpoint": (options.CheckpointOptions, {"image_path", "status_fd"}),
-    "restore": (options.RestoreOptions, {"bundle", "image_path", "detach"}),
-}
-NO_OPTIONS = {
-    "delete": {"force"},
-    "kill": {"all"},
-    "spec": {"bundle", "rootless"},
-    "events": {"interval", "stats"},
-    "list": {"format"},
-    "ps": {"format"},
-}
-LEFT_TO_EXTRA_ARGS = {"delete": {"regex"}, "kill": {"regex"}, "list": {"quiet"}, "spec": {"file"}}
-
-
-@pytest.mark.parametrize("command", sorted(COMMANDS))
-def test_the_typed_keywords_are_those_of_the_tables(command: str) -> None:
-    shape, handled = BY_METHOD.get(command, (None, NO_OPTIONS.get(command, set())))
-    typed = set(get_type_hints(shape)) if shape else set()
-    assert not typed & handled
-    assert typed | handled | LEFT_TO_EXTRA_ARGS.get(command, set()) == set(COMMANDS[command].flags)
 
 
 # -- processes ---------------------------------------------------------------------------------------------
@@ -172,136 +98,104 @@ async def test_top_gives_a_table_or_a_clear_error_for_any_options_of_ps(
 
 
 @pytest.mark.anyio
-async def test_stats(runc: Runc, running: str, only_runc: None) -> None:
+async def test_stats(runc: Runc, running: str, runtime_name: str) -> None:
+    if runtime_name != "runc":
+        pytest.skip("only runc has them")
     stats = await runc.stats(running)
-    assert stats.raw
+    assert stats.cpu.usage.total > 0
+    assert stats.pids.current >= 2
+    assert stats.raw["pids"]["current"] == stats.pids.current
     if memory_cgroup():
-        assert stats.cpu.usage.total > 0
         assert stats.memory.usage.limit == 32 << 20
         assert 0 < stats.memory.usage.usage < 32 << 20
         assert stats.memory.raw_counters["pgfault"] > 0
-        assert stats.pids.current >= 2
 
 
 @pytest.mark.anyio
-async def test_stats_and_events_of_a_runtime_without_them(runc: Runc, running: str, runtime_name: str) -> None:
-    if runtime_name != "crun":
-        pytest.skip("runc has them")
-    with pytest.raises(UnsupportedError, match=r"crun \d\S* has no command events"):
-        await runc.stats(running)
-    async with runc.events(running) as events:
-        with pytest.raises(UnsupportedError, match=r"crun \d\S* has no command events"):
-            await anext(events)
-
-
-@pytest.mark.anyio
-async def test_events_come_at_their_interval_and_end_with_the_container(
-    runc: Runc, running: str, only_runc: None
-) -> None:
-    arrived = []
-    with anyio.fail_after(10):
-        async with runc.events(running, interval=0.1) as events:
-            async for event in events:
-                assert event.id == running
-                assert isinstance(event.data, Stats)
-                arrived.append(time.monotonic())
-                if len(arrived) == 6:
-                    await runc.kill(running, signal.SIGKILL, all=True)
-                    killed = time.monotonic()
-    assert time.monotonic() - killed < 3
-    assert (arrived[5] - arrived[0]) / 5 < 0.3
-
-
-@pytest.mark.anyio
-async def test_a_container_that_runs_out_of_memory_is_an_event(
-    runc: Runc, make_bundle: Callable[..., Path], container_id: str, only_runc: None
-) -> None:
-    if not memory_cgroup():
-        pytest.skip("no memory controller here")
-
-    def limited(spec: dict[str, Any]) -> None:
-        spec["linux"]["resources"] = {"memory": {"limit": 8 << 20, "swap": 8 << 20}}
-
-    bundle = make_bundle("sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done", spec=limited)
-    types = []
-    await runc.create(container_id, bundle)
-    try:
-        with anyio.fail_after(15):
-            async with runc.events(container_id, interval=0.2) as events:
-                async for event in events:
-                    if not types:  # the runtime listens now
-                        await runc.start(container_id)
-                    types.append(event.type)
-    finally:
-        await runc.delete(container_id, force=True)
-    assert "oom" in types
-
-
-@pytest.mark.anyio
-async def test_leaving_and_cancelling_events_end_the_runtime_process(runc: Runc, running: str, only_runc: None) -> None:
-    async with runc.events(running, interval=0.1) as events:
-        await anext(events)
-    with anyio.move_on_after(0.5) as scope:
-        async with runc.events(running, interval=60) as events:
-            async for _ in events:
-                pass
-    assert scope.cancelled_caught  # that no process is left is the census's to see
-
-
-@pytest.mark.anyio
-async def test_events_of_what_does_not_run_are_errors(
-    runc: Runc, make_bundle: Callable[..., Path], container_id: str, only_runc: None
-) -> None:
-    with pytest.raises(ContainerNotFoundError):
-        async with runc.events(container_id) as events:
-            await anext(events)
-    with pytest.raises(ValueError, match="interval"):
-        runc.events(container_id, interval=-1)
-    await runc.run(container_id, make_bundle("true"), keep=True)
-    try:
-        with pytest.raises(ContainerNotRunningError):
-            async with runc.events(container_id) as events:
-                await anext(events)
-        with pytest.raises(ContainerNotRunningError):
-            await runc.stats(container_id)
-    finally:
-        await runc.delete(container_id)
-
-
-@pytest.mark.anyio
-@pytest.mark.parametrize("line", ["garbage", '{"type": 1}', '{"id": "x"', "[]"])
-async def test_a_broken_line_is_a_decode_error(line: str, fake: Callable[[str], Runc]) -> None:
-    good = '{"type": "oom", "id": "x"}'
-    runc = fake(f"{STATE}echo '{good}'; echo '{line}'; exec sleep 60")
-    with anyio.fail_after(5):
-        async with runc.events("x") as events:
-            assert (await anext(events)).type == "oom"
-            with pytest.raises(DecodeError):
-                await anext(events)
+@pytest.mark.parametrize("said", ["", '{"type":"oom","id":"x"}', '{"type":"stats","id":"x","data":5}'])
+async def test_what_are_no_statistics_is_a_decode_error(said: str, fake: Callable[..., Runc]) -> None:
+    with pytest.raises(DecodeError):
+        await fake(f"echo '{said}'").stats("x")
 
 
 # -- changes -----------------------------------------------------------------------------------------------
 
 
+# Keyword, value, its flag, and where the kernel shows it (version 1 of cgroups).
+UPDATES: list[tuple[str, Any, str, str]] = [
+    ("blkio_weight", 200, "--blkio-weight=200", "blkio.bfq.weight"),
+    ("cpu_period", 50000, "--cpu-period=50000", "cpu.cfs_period_us"),
+    ("cpu_quota", 25000, "--cpu-quota=25000", "cpu.cfs_quota_us"),
+    ("cpu_burst", 1000, "--cpu-burst=1000", "cpu.cfs_burst_us"),
+    ("cpu_share", 512, "--cpu-share=512", "cpu.shares"),
+    ("cpu_rt_period", 500000, "--cpu-rt-period=500000", "cpu.rt_period_us"),
+    ("cpu_rt_runtime", 1000, "--cpu-rt-runtime=1000", "cpu.rt_runtime_us"),
+    ("cpuset_cpus", "0", "--cpuset-cpus=0", "cpuset.cpus"),
+    ("cpuset_mems", "0", "--cpuset-mems=0", "cpuset.mems"),
+    ("memory", 40 << 20, "--memory=41943040", "memory.limit_in_bytes"),
+    ("memory_reservation", 16 << 20, "--memory-reservation=16777216", "memory.soft_limit_in_bytes"),
+    ("memory_swap", 64 << 20, "--memory-swap=67108864", "memory.memsw.limit_in_bytes"),
+    ("pids_limit", 17, "--pids-limit=17", "pids.max"),
+    ("cpu_idle", 1, "--cpu-idle=1", "cpu.idle"),
+    # runc and newer kernels take these two and ignore them.
+    ("kernel_memory", 32 << 20, "--kernel-memory=33554432", ""),
+    ("kernel_memory_tcp", 32 << 20, "--kernel-memory-tcp=33554432", ""),
+    ("l3_cache_schema", "L3:0=f", "--l3-cache-schema=L3:0=f", ""),
+    ("mem_bw_schema", "MB:0=20", "--mem-bw-schema=MB:0=20", ""),
+]
+RESCTRL = Path("/sys/fs/resctrl/schemata")
+
+
 @pytest.mark.anyio
-async def test_update_by_resources_and_by_single_values(runc: Runc, running: str) -> None:
-    if not memory_cgroup():
-        pytest.skip("no controllers here")
-    await runc.update(running, {"memory": {"limit": 48 << 20}, "pids": {"limit": 30}})
-    assert cgroup_file(running, "memory.limit_in_bytes", "memory.max") == str(48 << 20)
-    assert cgroup_file(running, "pids.max", "pids.max") == "30"
-    for value, name, written in (
-        ({"memory": 40 << 20}, "memory.limit_in_bytes", str(40 << 20)),
-        ({"memory_reservation": 16 << 20}, "memory.soft_limit_in_bytes", str(16 << 20)),
-        ({"pids_limit": 17}, "pids.max", "17"),
-        ({"cpu_share": 512}, "cpu.shares", "512"),
-        ({"cpu_period": 50000, "cpu_quota": 25000}, "cpu.cfs_quota_us", "25000"),
-        ({"cpuset_cpus": "0"}, "cpuset.cpus", "0"),
-        ({"cpuset_mems": "0"}, "cpuset.mems", "0"),
-    ):
-        await runc.update(running, **value)  # type: ignore[arg-type]
-        if not (CGROUPS / "cgroup.controllers").exists():
-            assert cgroup_file(running, name, name) == written
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_every_value_of_update_is_its_flag(fake: Callable[..., Runc]) -> None:
+    assert {keyword for keyword, *_ in UPDATES} == set(UpdateOptions.__annotations__)
+    runc = fake('echo "$*" >&2; exit 1')
+    for keyword, value, flag, _ in UPDATES:
+        with pytest.raises(CommandError) as caught:
+            await runc.update("x", **{keyword: value})  # type: ignore[misc]
+        assert caught.value.message.split()[-3:] == ["update", flag, "x"]
+    with pytest.raises(CommandError, match=r"update --resources=/proc/self/fd/\d+ --l3-cache-schema=L3:0=f x$"):
+        await runc.update("x", {"pids": {"limit": 5}}, l3_cache_schema="L3:0=f")
+
+
+@pytest.mark.anyio
+async def test_every_value_of_update_reaches_the_kernel(
+    runc: Runc, running: str, runtime_path: Path, runtime_name: str
+) -> None:
+    if not memory_cgroup() or (CGROUPS / "cgroup.controllers").exists():
+        pytest.skip("no controllers of version 1 here")
+    known = subprocess.run([runtime_path, "update", "--help"], capture_output=True, text=True, check=True).stdout
+    reached = 0
+    for keyword, value, flag, file in UPDATES:
+        name = flag.partition("=")[0]
+        call = runc.update(running, **{keyword: value})  # type: ignore[misc]
+        if name not in known and name not in ("--kernel-memory", "--kernel-memory-tcp"):  # hidden in runc
+            with pytest.raises(UnsupportedError, match=f"{runtime_name} .* update has no flag {name}"):
+                await call
+        elif keyword in ("l3_cache_schema", "mem_bw_schema") and not RESCTRL.exists():
+            if runtime_name == "crun":
+                await call
+                continue
+            with pytest.raises(CommandError, match=r"Intel RDT/.* is not enabled"):
+                await call
+        elif keyword == "blkio_weight" and (await runc.version()).release < (1, 9) and runtime_name == "crun":
+            with pytest.raises(CommandError, match=r"blkio\.weight"):  # it knows no scheduler BFQ
+                await call
+        else:
+            await call
+            if file:
+                assert cgroup_file(running, file, file) == str(value)
+                reached += 1
+    assert reached >= 11
+
+
+@pytest.mark.anyio
+async def test_update_by_a_resources_object(runc: Runc, running: str) -> None:
+    if memory_cgroup():
+        await runc.update(running, {"memory": {"limit": 48 << 20}, "pids": {"limit": 30}})
+        assert cgroup_file(running, "memory.limit_in_bytes", "memory.max") == str(48 << 20)
+        assert cgroup_file(running, "pids.max", "pids.max") == "30"
     with pytest.raises(ValueError, match="nothing to change"):
         await runc.update(running)
     with pytest.raises(ValueError, match="memory"):
@@ -407,41 +301,6 @@ async def told(runc: Runc) -> str:
 
 
 @pytest.mark.anyio
-async def test_each_task_has_its_own_extra_environment(fake: Callable[..., Runc]) -> None:
-    runc = fake(SHOW_ENV, env={"A": "client"})
-    seen: dict[str, str] = {}
-
-    async def child(name: str) -> None:
-        seen[f"{name}'s child"] = await told(runc)
-
-    async def task(name: str) -> None:
-        with runc.extra_env(B=name):
-            async with anyio.create_task_group() as inner:
-                inner.start_soon(child, name)
-                seen[name] = await told(runc)
-
-    async with anyio.create_task_group() as group:
-        for name in ("one", "two"):
-            group.start_soon(task, name)
-        seen["outside"] = await told(runc)
-    want = {name: f"A=client B={name.split(chr(39))[0]}" for name in ("one", "two", "one's child", "two's child")}
-    assert seen == {**want, "outside": "A=client"}
-
-
-@pytest.mark.anyio
-async def test_a_supervisors_sockets_are_passed_on_only_when_given(
-    fake: Callable[..., Runc], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
-        monkeypatch.setenv(name, "accident")
-    runc = fake(SHOW_ENV)
-    assert "=" not in await told(runc)
-    with runc.extra_env(NOTIFY_SOCKET="/given"):
-        assert await told(runc) == "NOTIFY_SOCKET=/given"
-    assert await told(fake(SHOW_ENV, env={"LISTEN_FDS": "1"})) == "LISTEN_FDS=1"
-
-
-@pytest.mark.anyio
 async def test_the_global_settings_are_on_the_command_line(fake: Callable[..., Runc]) -> None:
     runc = fake(
         'echo "$*" >&2; exit 1', root="/r", debug=True, systemd_cgroup=True, rootless=True, extra_args=["--new"]
@@ -449,6 +308,25 @@ async def test_the_global_settings_are_on_the_command_line(fake: Callable[..., R
     words = (await told(runc)).split()
     assert words[-2:] == ["start", "x"]
     assert {"--root=/r", "--debug", "--systemd-cgroup", "--rootless=true", "--new"} <= set(words)
+
+
+@pytest.mark.anyio
+async def test_debug_root_and_systemd_cgroup_on_the_real_runtime(
+    runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], container_id: str, tmp_path: Path
+) -> None:
+    log = tmp_path / "log"
+    loud = Runc(runtime_path, root=state_root, debug=True, log=log)
+    bundle = make_bundle("true")
+    await loud.create(container_id, bundle)
+    assert [folder.name for folder in state_root.iterdir()] == [container_id]
+    await loud.delete(container_id, force=True)
+    if (await loud.version()).release >= (1, 10) or runtime_path.name == "runc":  # crun 1.8 has nothing to say then
+        assert "debug" in log.read_text()
+    if Path("/run/systemd/system").exists():
+        return  # then it works, or the bundle's cgroup path is of the wrong form
+    with pytest.raises(CommandError, match="systemd") as caught:
+        await Runc(runtime_path, root=state_root, systemd_cgroup=True).run(container_id, bundle)
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.anyio

@@ -1,0 +1,90 @@
+"""The runtime's environment: whose variables reach which call, and which never do."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import pytest
+
+from runc_async import CommandError, Runc
+from runc_async._environment import checked, environment, extra
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+pytestmark = pytest.mark.anyio
+
+SHOW_ENV = 'env | grep -E "^(A=|B=|NOTIFY_|LISTEN_)" | sort | tr "\\n" " " >&2; exit 1'
+
+
+async def told(runc: Runc) -> str:
+    """What the fake runtime of `SHOW_ENV` says."""
+    with pytest.raises(CommandError) as caught:
+        await runc.start("x")
+    return caught.value.message.strip()
+
+
+async def test_each_task_has_its_own_extra_environment(fake: Callable[..., Runc]) -> None:
+    runc = fake(SHOW_ENV, env={"A": "client"})
+    seen: dict[str, str] = {}
+
+    async def child(name: str) -> None:
+        seen[f"{name}'s child"] = await told(runc)
+
+    async def task(name: str) -> None:
+        with runc.extra_env(B=name):
+            async with anyio.create_task_group() as inner:
+                inner.start_soon(child, name)
+                seen[name] = await told(runc)
+
+    async with anyio.create_task_group() as group:
+        for name in ("one", "two"):
+            group.start_soon(task, name)
+        seen["outside"] = await told(runc)
+    want = {name: f"A=client B={name.split(chr(39))[0]}" for name in ("one", "two", "one's child", "two's child")}
+    assert seen == {**want, "outside": "A=client"}
+
+
+async def test_a_supervisors_sockets_are_passed_on_only_when_given(
+    fake: Callable[..., Runc], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES"):
+        monkeypatch.setenv(name, "accident")
+    runc = fake(SHOW_ENV)
+    assert "=" not in await told(runc)
+    with runc.extra_env(NOTIFY_SOCKET="/given"):
+        assert await told(runc) == "NOTIFY_SOCKET=/given"
+    assert await told(fake(SHOW_ENV, env={"LISTEN_FDS": "1"})) == "LISTEN_FDS=1"
+
+
+async def test_what_extra_adds_is_the_last_word_and_is_gone_after(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("A", "process")
+    assert environment({})["A"] == "process"
+    assert environment({"A": "client"})["A"] == "client"
+    with extra({"A": "outer", "B": "outer"}):
+        with extra({"B": "inner"}):
+            assert environment({"A": "client"}).items() >= {"A": "outer", "B": "inner"}.items()
+        assert environment({})["B"] == "outer"
+    assert environment({"A": "client"})["A"] == "client"
+    assert "B" not in environment({})
+
+
+@pytest.mark.parametrize(
+    ("variables", "error"),
+    [
+        ({"": "x"}, ValueError),
+        ({"A=B": "x"}, ValueError),
+        ({"A\0": "x"}, ValueError),
+        ({"A": "x\0"}, ValueError),
+        ({"A": 1}, TypeError),
+        ({b"A": "x"}, TypeError),
+    ],
+)
+async def test_what_no_environment_can_hold_is_refused(variables: Any, error: type[Exception]) -> None:
+    with pytest.raises(error, match="env"):
+        checked(variables)
+    with pytest.raises(error, match="env"), extra(variables):
+        pass
+    with pytest.raises(error, match="env"):
+        Runc(env=variables)

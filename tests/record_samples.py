@@ -1,6 +1,6 @@
 """Records what a runtime prints, for `test_models.py`: ``python -m tests.record_samples [RUNTIME]``.
 
-Writes ``tests/data/RUNTIME-VERSION/``: the version, the features, the flags of every command as its help has them,
+Writes ``tests/data/runtimes/RUNTIME-VERSION/``: the version, the features, the flags of every command as its help has them,
 and of one running container the state, the list and the statistics, once per version of cgroups.
 """
 
@@ -18,7 +18,7 @@ from runc_async._models import parse_version
 from .conftest import minimal_spec
 from .test_commands import documented_commands, documented_flags
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data" / "runtimes"
 PLACE = Path("/tmp/sample")
 """Where the container is, so that a sample says nothing about the machine."""
 

@@ -1,6 +1,6 @@
 """Every failure that a user meets daily, provoked through the client on the real runtime: its class, its sentence.
 
-``RUNC_ASYNC_RECORD=1`` records what the runtime says in ``tests/data/``.
+``RUNC_ASYNC_RECORD=1`` records what the runtime says in ``tests/data/runtimes/``.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from .conftest import EVENT_LOOPS
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data" / "runtimes"
 NOBODY = 65534
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from runc_async._models import ContainerState, Event, Features, Result, Stats, decode, parse_top, parse_version
 
-DATA = Path(__file__).parent / "data"
+DATA = Path(__file__).parent / "data" / "runtimes"
 SHAPES = {"state": ContainerState, "list": list[ContainerState], "stats": Event, "features": Features, "ps": list[int]}
 RUNTIMES = sorted(folder.name for folder in DATA.iterdir())
 MAPS = {"annotations", "raw"}

@@ -377,7 +377,8 @@ class Runc:
 
         :param id: the container's id.
         :param signal: a number, a `signal.Signals` or a name, with or without ``SIG``.
-        :param all: send it to every process in the container.
+        :param all: send it to every process in the container. runc 1.2 and newer ignore it: there ``KILL`` reaches
+            every process, and other signals the init alone.
         :raises ContainerNotFoundError: there is none of this id.
         :raises ContainerNotRunningError: it has ended.
         """

@@ -1,7 +1,7 @@
 """Records what a runtime prints, for `test_models.py`: ``python -m tests.record_samples [RUNTIME]``.
 
-Writes ``tests/data/runtimes/RUNTIME-VERSION/``: the version, the features, the flags of every command as its help has them,
-and of one running container the state, the list and the statistics, once per version of cgroups.
+Writes ``tests/data/runtimes/RUNTIME-VERSION/``: the version, the features, the flags of every command as its help has
+them, and of one running container the state, the list and the statistics, once per version of cgroups.
 """
 
 from __future__ import annotations

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
 import shutil
 import signal
 import subprocess
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -16,9 +18,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runc_async._commands import COMMANDS, GLOBAL, Command, command_line, global_options, signal_argument
+from runc_async._models import parse_version
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+PROJECT = Path(__file__).parent.parent
+RECORDED = PROJECT / "tests/data/runtimes"
 
 # -- the tables against --help -----------------------------------------------------------------------------
 
@@ -98,6 +104,24 @@ def test_what_is_a_switch_in_the_help_is_a_switch_here(runtime: str) -> None:
             mine = table.flags[flag.name[2:].replace("-", "_")]
             takes_a_value = flag.takes_a_value or flag.name in WITH_A_VALUE
             assert (mine.convert is not None) == takes_a_value, f"{runtime} {name} {flag.name}"
+
+
+def test_the_recorded_flags_of_this_version_are_those_in_its_help(runtime: str, state_root: Path) -> None:
+    found = parse_version(run(runtime, "--root", str(state_root), "--version").stdout)
+    recorded = RECORDED / f"{found.runtime}-{'.'.join(map(str, found.release))}" / "flags.json"
+    if not recorded.exists():
+        pytest.skip(f"{runtime} {found.version} is not recorded")
+    flags = {name: sorted({flag.name for flag in flags}) for name, _, flags in tables(runtime)}
+    assert flags == json.loads(recorded.read_text())
+
+
+def test_the_page_of_commands_is_written_from_these_tables() -> None:
+    script = PROJECT / "docs/write_commands.py"
+    page = subprocess.run(
+        [sys.executable, "-c", f"import runpy; print(runpy.run_path({str(script)!r})['page'](), end='')"],
+        capture_output=True, text=True, check=True,
+    ).stdout  # fmt: skip
+    assert (PROJECT / "docs/commands.md").read_text() == page, "run docs/write_commands.py"
 
 
 ODD = "--debug=-x y"  # whatever reads this as anything but a value fails

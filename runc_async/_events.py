@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import math
 import os
@@ -14,7 +15,7 @@ from . import _output
 from ._call import Outcome, Process
 from ._errors import CommandError, DecodeError
 from ._models import Event, decode
-from ._shield import shielded
+from ._shield import in_trio, shielded
 from ._streams import FdReceiveStream
 from ._watch import Watch
 
@@ -64,16 +65,26 @@ async def event_stream(
             await shielded(process.kill)
 
 
+def _clock() -> Callable[[], float]:
+    """The event loop's clock. Not anyio's: callbacks of a loop that anyio did not start cannot ask that one."""
+    if in_trio():
+        import trio
+
+        return trio.current_time
+    return asyncio.get_running_loop().time
+
+
 class _Deadline:
     """The time after which nothing more is waited for: known as soon as the container has ended."""
 
     def __init__(self, init: Pidfd | None) -> None:
         self._time = math.inf
+        self._now = _clock()
         self._scope: anyio.CancelScope | None = None
         self._watch = None if init is None else Watch(init.fileno(), self._begin)
 
     def _begin(self) -> None:
-        self._time = anyio.current_time() + LAST_WORDS
+        self._time = self._now() + LAST_WORDS
         if self._scope is not None:
             self._scope.deadline = self._time
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import signal
 import time
 from typing import TYPE_CHECKING, Any
@@ -65,6 +66,25 @@ async def test_events_come_at_their_interval_and_end_with_the_container(
                     killed = time.monotonic()
     assert time.monotonic() - killed < 3
     assert (arrived[5] - arrived[0]) / 5 < 0.3
+
+
+def test_they_end_with_the_container_in_a_loop_that_anyio_did_not_start(
+    runc: Runc, make_bundle: Callable[..., Path], container_id: str, only_runc: None
+) -> None:
+    reports: list[dict[str, Any]] = []
+
+    async def follow() -> None:
+        asyncio.get_running_loop().set_exception_handler(lambda _, report: reports.append(report))
+        async with asyncio.timeout(10), runc.container(container_id, make_bundle("sleep", "60")) as container:
+            await container.start()
+            async with runc.events(container_id, interval=0.1) as events:
+                await anext(events)
+                await container.kill(signal.SIGKILL)
+                async for _ in events:
+                    pass
+
+    asyncio.run(follow())
+    assert reports == []
 
 
 async def test_a_container_that_runs_out_of_memory_is_an_event(

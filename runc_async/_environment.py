@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
 __all__ = ["checked", "environment", "extra"]
 
@@ -22,9 +23,11 @@ _extra: ContextVar[Mapping[str, str] | None] = ContextVar("runc_async_extra_env"
 def checked(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables, if they can be in an environment.
 
-    :raises TypeError: a name or value is no str.
+    :raises TypeError: they are no mapping, or a name or value is no str.
     :raises ValueError: a name or value that no environment can hold.
     """
+    if not isinstance(cast("object", variables), Mapping):
+        raise TypeError(f"env must be a mapping of names to values, not {type(variables).__name__}")
     for name, value in cast("Mapping[object, object]", variables).items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"env: names and values must be str: {name!r}")

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["Descriptor", "HasFileno", "Leases", "number_of"]
 
 FIRST = 3
+MOST_DESCRIPTORS = (1 << 31) - 1  # a C int
 
 
 class HasFileno(Protocol):
@@ -44,7 +45,7 @@ def number_of(descriptor: Descriptor, what: str = "a descriptor") -> int:
     if isinstance(descriptor, bool) or not (isinstance(descriptor, int) or hasattr(descriptor, "fileno")):
         raise TypeError(f"{what} must be an int or have fileno(), not {descriptor!r}")
     number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-    if number < 0:
+    if not 0 <= number <= MOST_DESCRIPTORS:
         raise OSError(errno.EBADF, f"{what} is not open: {descriptor!r}")
     return number
 

@@ -27,13 +27,16 @@ os.setuid({USER})
 
 
 def run_as_ordinary_user(
-    program: str, *arguments: str | Path, env: dict[str, str] | None = None
+    program: str, *arguments: str | Path, before: str = "", env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """What a program in Python prints, run by a user who is not root and has no rights."""
+    """What a program in Python prints, run by a user who is not root and has no rights.
+
+    :param before: statements run before that, as root: further imports.
+    """
     if os.getuid() != 0:
         pytest.skip("needs root, to become another user: run the suite as root")
     return subprocess.run(
-        [sys.executable, "-c", BECOME + textwrap.dedent(program), *arguments],
+        [sys.executable, "-c", f"{before}\n{BECOME}{textwrap.dedent(program)}", *arguments],
         capture_output=True, text=True, timeout=60, check=False,
         cwd=Path(__file__).parents[1], env={**os.environ, **(env or {})},
     )  # fmt: skip

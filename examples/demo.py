@@ -29,6 +29,8 @@ echo "3: $(cat <&3)"
 echo "4: $(cat <&4)"
 for n in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do [ -e /proc/$$/fd/$n ] && open="$open $n"; done
 echo "open:$open"
+read until_it_was_looked_at
+exit 0
 """
 EXPECTED = "3: from the first pipe\n4: from the second pipe\nopen: 0 1 2 3 4"
 
@@ -83,7 +85,7 @@ async def show(runc: Runc, executor: FdExecutor, kind: str, event_loop: str, bun
     output = bytearray()
     status = -1
     began = time.perf_counter()
-    async with PipeIO(stdin=False) as io, anyio.create_task_group() as group:
+    async with PipeIO() as io, anyio.create_task_group() as group:
 
         async def contain(*, task_status: anyio.abc.TaskStatus[int]) -> None:
             nonlocal status
@@ -91,9 +93,11 @@ async def show(runc: Runc, executor: FdExecutor, kind: str, event_loop: str, bun
             status = await runc.run(id, bundle, io=io, preserve_fds=readers, task_status=task_status)
 
         pid = await group.start(contain)
-        argv0 = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
         for reader in readers:
             os.close(reader)  # the runtime has its own by now
+        output += await io.stdout.receive()
+        argv0 = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+        await io.stdin.aclose()
         async for chunk in io.stdout:
             output += chunk
     seconds = time.perf_counter() - began

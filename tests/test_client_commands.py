@@ -28,6 +28,7 @@ from runc_async import (
 from runc_async._options import UpdateOptions
 
 from ._leaks import CGROUPS
+from ._ordinary import USER, run_as_ordinary_user
 from .conftest import memory_cgroup
 
 if TYPE_CHECKING:
@@ -388,19 +389,13 @@ def test_the_runtime_dies_with_its_supervisor(tmp_path: Path) -> None:
 
 def test_an_ordinary_user_runs_a_rootless_bundle(runtime_path: Path, rootfs: Path) -> None:
     """With ``runc spec --rootless`` and a root of its own."""
-    user = 54321
     with tempfile.TemporaryDirectory(dir="/tmp") as name:  # where others may go, too
         home = Path(name)
         shutil.copytree(rootfs, home / "bundle/rootfs", symlinks=True)
-        (home / "program.py").write_text(ROOTLESS)
         (home / "closed").mkdir(mode=0o700)
-        for path in [home, *home.glob("[bp]*"), *(home / "bundle").rglob("*")]:
-            os.chown(path, user, user, follow_symlinks=False)
-        done = subprocess.run(
-            [sys.executable, home / "program.py", runtime_path, home], user=user, group=user, extra_groups=[],
-            cwd=PROJECT, env={**os.environ, "PYTHONPATH": str(PROJECT), "XDG_RUNTIME_DIR": name, "HOME": name},
-            capture_output=True, text=True, timeout=30, check=False,
-        )  # fmt: skip
+        for path in [home, home / "bundle", *(home / "bundle").rglob("*")]:
+            os.chown(path, USER, USER, follow_symlinks=False)
+        done = run_as_ordinary_user(ROOTLESS, runtime_path, home, env={"XDG_RUNTIME_DIR": name, "HOME": name})
     assert done.stdout.splitlines() == ["9", "CommandError True", "CommandError True"], done.stderr
 
 

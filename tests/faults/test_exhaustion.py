@@ -7,17 +7,17 @@ import errno
 import os
 import resource
 import subprocess
-import sys
-import textwrap
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from runc_async import CommandError, ConsoleSocket, PathExecutor, PipeIO, Runc, SealedExecutor
 
+from .._ordinary import run_as_ordinary_user
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
+    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -151,9 +151,6 @@ WITHOUT_PROCESSES = """
         except ChildProcessError:
             print("EAGAIN and no child")
 
-    os.setgroups([])
-    os.setgid(54321)
-    os.setuid(54321)
     before = []
 
     async def around():
@@ -170,16 +167,7 @@ WITHOUT_PROCESSES = """
 
 @pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
 def test_out_of_processes(loop: str, runtime_path: Path) -> None:
-    if os.getuid() != 0:
-        pytest.skip("needs root, to become a user without processes: run the suite as root")
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(WITHOUT_PROCESSES), loop, str(runtime_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=Path(__file__).parents[2],
-    )
+    ended = run_as_ordinary_user(WITHOUT_PROCESSES, loop, runtime_path)
     assert (ended.stdout, ended.stderr, ended.returncode) == ("EAGAIN and no child\n", "", 0)
 
 

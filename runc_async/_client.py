@@ -160,14 +160,16 @@ class Runc:
 
     @contextlib.contextmanager
     def extra_env(self, **variables: str) -> Generator[None]:
-        """Add variables to the environment of the calls made inside the ``with`` block.
+        """Add variables to the environment of this client's calls made inside the ``with`` block.
 
-        They hold for this task and the tasks that it starts there, and for no other. Nested blocks add up.
+        They hold for this task and the tasks that it starts there, and for no other; those of its containers
+        included. Nested blocks add up.
 
         :param variables: names and values.
+        :raises TypeError: a value is no str.
         :raises ValueError: a name or value that cannot be in an environment.
         """
-        with _environment.extra(variables):
+        with _environment.extra(self._road, variables):
             yield
 
     # -- what there is -----------------------------------------------------------------------------------

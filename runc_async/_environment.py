@@ -17,7 +17,8 @@ __all__ = ["checked", "environment", "extra"]
 # pass descriptors on that nobody named.
 NOT_INHERITED = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
-_extra: ContextVar[Mapping[str, str] | None] = ContextVar("runc_async_extra_env", default=None)
+_extra: ContextVar[Mapping[object, Mapping[str, str]]] = ContextVar("runc_async_extra_env")
+"""By client, for each task."""
 
 
 def checked(variables: Mapping[str, str]) -> dict[str, str]:
@@ -37,16 +38,17 @@ def checked(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def extra(variables: Mapping[str, str]) -> Generator[None]:
-    """Add variables in this task, and the tasks that it starts, as long as the block lasts."""
-    token = _extra.set({**(_extra.get() or {}), **checked(variables)})
+def extra(client: object, variables: Mapping[str, str]) -> Generator[None]:
+    """Add variables to a client's calls, in this task and the tasks that it starts, as long as the block lasts."""
+    clients = _extra.get({})
+    token = _extra.set({**clients, client: {**clients.get(client, {}), **checked(variables)}})
     try:
         yield
     finally:
         _extra.reset(token)
 
 
-def environment(env: Mapping[str, str]) -> dict[str, str]:
+def environment(client: object, env: Mapping[str, str]) -> dict[str, str]:
     """The environment of a call that is made now: this process's, then `env`, then what `extra` adds."""
     inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-    return {**inherited, **env, **(_extra.get() or {})}
+    return {**inherited, **env, **_extra.get({}).get(client, {})}

@@ -12,10 +12,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
@@ -72,6 +72,8 @@ class Leases:
     """
 
     def __init__(self, preserve_fds: Sequence[Descriptor] = ()) -> None:
+        if not isinstance(cast("object", preserve_fds), Sequence):
+            raise TypeError(f"preserve_fds must be a sequence of descriptors, not {type(preserve_fds).__name__}")
         self._base = FIRST + len(preserve_fds)
         self._owned: list[int] = []
         self._kept: list[int] = []

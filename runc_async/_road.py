@@ -75,7 +75,7 @@ class Road:
         self._known_flags: set[str] = set()
 
     def _environment(self) -> dict[str, str]:
-        return environment(self._env)
+        return environment(self, self._env)
 
     def _line(self, log: int, arguments: Sequence[str]) -> list[str]:
         return [*self._globals, "--log", f"/proc/self/fd/{log}", *arguments]
@@ -290,7 +290,7 @@ class Road:
             message = f"{start.missing_config}: no such file"
             raise BundleError(outcome.argv, outcome.status, message, parse_log(outcome.log))
         if start.has_nothing_to_run():
-            raise BundleError(outcome.argv, outcome.status, "config.json names no program: no process.args")
+            raise BundleError(outcome.argv, outcome.status, "args must not be empty: config.json names no program")
 
     async def _ask(self, options: Sequence[str], line: Sequence[str]) -> Outcome:
         with self.descriptors() as (leases, log):

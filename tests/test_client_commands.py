@@ -30,6 +30,7 @@ from runc_async._options import UpdateOptions
 from ._leaks import CGROUPS
 from ._ordinary import USER, run_as_ordinary_user
 from .conftest import memory_cgroup
+from .test_environment import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -290,15 +291,6 @@ async def test_version_and_features(runc: Runc, runtime_name: str) -> None:
 
 
 # -- settings ----------------------------------------------------------------------------------------------
-
-SHOW_ENV = 'env | grep -E "^(A=|B=|NOTIFY_|LISTEN_)" | sort | tr "\\n" " " >&2; exit 1'
-
-
-async def told(runc: Runc) -> str:
-    """What the fake runtime of `SHOW_ENV` says."""
-    with pytest.raises(CommandError) as caught:
-        await runc.start("x")
-    return caught.value.message.strip()
 
 
 @pytest.mark.anyio

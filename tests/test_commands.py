@@ -397,7 +397,9 @@ def test_global_options_that_contradict_each_other_are_refused(options: dict[str
         global_options(options)
 
 
-@pytest.mark.parametrize(("extra", "error"), [("--x", TypeError), (5, TypeError), ([5], TypeError), (["a\0"], ValueError)])
+@pytest.mark.parametrize(
+    ("extra", "error"), [("--x", TypeError), (5, TypeError), ([5], TypeError), (["a\0"], ValueError)]
+)
 def test_extra_arguments_must_be_a_sequence_of_clean_strings(extra: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="extra_args"):
         command_line("state", {}, positional=["c"], extra_args=extra)

@@ -43,6 +43,7 @@ SENTENCES = [
     ("create", f"runc create failed: lstat /r/{'x' * 256}: file name too long", InvalidContainerIdError),
     ("delete", f"cannot open directory `/r/{'x' * 256}`: File name too long", InvalidContainerIdError),
     ("state", f"open `/r/{'x' * 256}/status`: File name too long", InvalidContainerIdError),
+    ("create", f"cannot create state directory for `{'x' * 256}`", InvalidContainerIdError),
     ("create", f"chdir `/{'x' * 256}/b` failed: File name too long", CommandError),
     ("kill", "container not running", ContainerNotRunningError),
     ("events", "container with id x is not running", ContainerNotRunningError),

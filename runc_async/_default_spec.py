@@ -118,7 +118,7 @@ def default_spec(
 
     :param args: the program and its arguments.
     :param env: its environment; ``PATH`` is set if it is not in it.
-    :param cwd: its working directory, absolute.
+    :param cwd: its working directory, absolute. Where there is none, the runtime makes it, in the root file system.
     :param user: who it runs as: ``uid`` or ``uid:gid``, in numbers; None is root in the container. Without a gid it
         is the same number.
     :param additional_gids: the further groups that it is in, in numbers.
@@ -136,7 +136,8 @@ def default_spec(
     :param network: ``"none"`` is a network namespace with nothing but a loopback device; ``"host"`` the host's.
     :param terminal: whether the program has a terminal; then the call needs a `ConsoleSocket`.
     :param rootless: run by an ordinary user: in a user namespace whose root is the caller. None is whether the caller
-        is not root. Limits then need cgroups that are delegated to the caller.
+        is not root. Limits then need cgroups that are delegated to the caller; without, runc refuses them, and crun
+        runs the container without them, and says nothing.
     :param capabilities: those that the program has, by name. None is ``CAP_KILL`` and ``CAP_NET_BIND_SERVICE`` for
         root in the container, and none for another user.
     :param seccomp: whether the system calls named above fail.

@@ -27,9 +27,8 @@ from runc_async import (
 )
 from runc_async._options import UpdateOptions
 
-from ._leaks import CGROUPS
+from ._cgroups import VERSION_2, cgroup_file, has_controller
 from ._ordinary import USER, run_as_ordinary_user
-from .conftest import memory_cgroup
 from .test_environment import told
 
 if TYPE_CHECKING:
@@ -41,15 +40,6 @@ PROJECT = Path(__file__).parent.parent
 @pytest.fixture
 def runc(runtime_path: Path, state_root: Path) -> Runc:
     return Runc(runtime_path, root=state_root)
-
-
-def cgroup_file(container: str, v1: str, v2: str) -> str:
-    """The content of a file in a container's cgroup, by its names in both versions."""
-    name = v2 if (CGROUPS / "cgroup.controllers").exists() else v1
-    folders = [Path(at) for at, _, files in os.walk(CGROUPS) if os.path.basename(at) == container and name in files]
-    found = [folder / name for folder in folders]
-    assert found, f"no {name} of {container}"
-    return found[0].read_text().strip()
 
 
 # -- processes ---------------------------------------------------------------------------------------------
@@ -107,7 +97,7 @@ async def test_stats(runc: Runc, running: str, runtime_name: str) -> None:
     assert stats.cpu.usage.total > 0
     assert stats.pids.current >= 2
     assert stats.raw["pids"]["current"] == stats.pids.current
-    if memory_cgroup():
+    if has_controller("memory"):
         assert stats.memory.usage.limit == 32 << 20
         assert 0 < stats.memory.usage.usage < 32 << 20
         assert stats.memory.raw_counters["pgfault"] > 0
@@ -165,7 +155,7 @@ async def test_every_value_of_update_is_its_flag(fake: Callable[..., Runc]) -> N
 async def test_every_value_of_update_reaches_the_kernel(
     runc: Runc, running: str, runtime_path: Path, runtime_name: str
 ) -> None:
-    if not memory_cgroup() or (CGROUPS / "cgroup.controllers").exists():
+    if not has_controller("memory") or VERSION_2:
         pytest.skip("no controllers of version 1 here")
     known = subprocess.run([runtime_path, "update", "--help"], capture_output=True, text=True, check=True).stdout
     reached = 0
@@ -194,7 +184,7 @@ async def test_every_value_of_update_reaches_the_kernel(
 
 @pytest.mark.anyio
 async def test_update_by_a_resources_object(runc: Runc, running: str) -> None:
-    if memory_cgroup():
+    if has_controller("memory"):
         await runc.update(running, {"memory": {"limit": 48 << 20}, "pids": {"limit": 30}})
         assert cgroup_file(running, "memory.limit_in_bytes", "memory.max") == str(48 << 20)
         assert cgroup_file(running, "pids.max", "pids.max") == "30"

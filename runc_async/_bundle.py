@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import errno
 import os
 import shutil
 import stat
@@ -11,6 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
+from tarfile import EmptyHeaderError, EOFHeaderError, HeaderError, ReadError  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -25,6 +27,7 @@ from ._spec import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
+    from typing import Self
 
     from ._options import StrPath
     from ._spec import Mount, Process, Spec, User
@@ -271,12 +274,12 @@ async def tar_rootfs(archive: StrPath, folder: StrPath) -> Path:
 
     def unpack(rootfs: Path) -> None:
         try:
-            with tarfile.open(archive) as tar:
+            with tarfile.open(archive, tarinfo=_Member) as tar:
                 _unpack(tar, rootfs)
                 while tar.fileobj and tar.fileobj.read(BLOCK):
                     anyio.from_thread.check_cancelled()  # a checksum is looked at where the compressed data end
         except Exception as exc:
-            if isinstance(exc, OSError) and exc.errno:
+            if isinstance(exc, OSError) and exc.errno not in (None, errno.EINVAL, errno.ENAMETOOLONG):
                 raise
             # Every compression has errors of its own, and an archive's numbers may be too large for anything.
             raise ValueError(f"{os.fspath(archive)}: {exc}") from exc
@@ -284,6 +287,19 @@ async def tar_rootfs(archive: StrPath, folder: StrPath) -> Path:
     async with _arriving(folder) as rootfs:
         await anyio.to_thread.run_sync(unpack, Path(os.path.realpath(rootfs)))
     return Path(os.path.abspath(folder))
+
+
+class _Member(tarfile.TarInfo):
+    """One whose header must be right: tarfile takes a broken one for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except (EmptyHeaderError, EOFHeaderError):
+            raise
+        except HeaderError as exc:
+            raise ReadError(f"broken header: {exc}") from exc
 
 
 def _unpack(tar: tarfile.TarFile, rootfs: Path) -> None:
@@ -305,7 +321,7 @@ def _unpack(tar: tarfile.TarFile, rootfs: Path) -> None:
             path.unlink()
         if member.isreg():
             _copy(tar, member, path)
-        elif member.issym():
+        elif member.issym() and member.linkname:
             path.symlink_to(member.linkname)
         elif member.islnk():
             target = _place(rootfs, member.linkname, member.name)
@@ -343,7 +359,7 @@ def _place(rootfs: Path, name: str, member: str) -> Path:
 
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
     if member.size < 0:  # tarfile of Python 3.11 would go back, and round in circles
-        raise tarfile.ReadError(f"{member.name!r} has a negative size")
+        raise ReadError(f"{member.name!r} has a negative size")
     source = tar.extractfile(member)
     assert source is not None
     with source, open(path, "xb") as file:
@@ -355,7 +371,7 @@ def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
                 anyio.from_thread.check_cancelled()
                 block = source.read(min(BLOCK, length))
                 if not block:
-                    raise tarfile.ReadError("unexpected end of data")
+                    raise ReadError("unexpected end of data")
                 file.write(block)
                 length -= len(block)
         file.truncate(member.size)

@@ -25,12 +25,15 @@ from runc_async import (
     Runc,
     UnsupportedError,
 )
+from runc_async._commands import COMMANDS
 from runc_async._options import UpdateOptions
 
 from ._cgroups import VERSION_2, cgroup_file, has_controller
 from ._leaks import CGROUPS
 from ._ordinary import USER, run_as_ordinary_user
+from .test_commands import sample, tables
 from .test_environment import told
+from .test_options import LEFT_TO_EXTRA_ARGS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -256,15 +259,53 @@ async def test_an_unknown_flag_is_named_with_the_runtimes_version(
         assert version in str(caught.value)
 
 
+TAKEN_UNSAID = {
+    ("update", "kernel_memory"): "runc: hidden, ignored",
+    ("update", "kernel_memory_tcp"): "runc: hidden, ignored",
+    ("kill", "all"): "runc 1.2 and newer: hidden, ignored",
+}
+
+
 @pytest.mark.anyio
-async def test_a_flag_newer_than_the_runtime(
-    runc: Runc, make_bundle: Callable[..., Path], container_id: str, tmp_path: Path
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_every_flag_and_command_that_this_runtime_lacks_is_named_with_its_version(
+    runc: Runc, runtime_path: Path, make_bundle: Callable[..., Path], container_id: str, tmp_path: Path
 ) -> None:
+    help = {name: {flag.name for flag in flags} for name, _, flags in tables(str(runtime_path))}
+    bundle, image = make_bundle("true"), {"image_path": tmp_path}
+    calls: dict[str, Callable[..., Any]] = {
+        "checkpoint": lambda **given: runc.checkpoint(container_id, **{**image, **given}),
+        "create": lambda **given: runc.create(container_id, bundle, **given),
+        "delete": lambda **given: runc.delete(container_id, **given),
+        "events": lambda **given: runc.stats(container_id, **given),
+        "exec": lambda **given: runc.exec(container_id, ["true"], **given),
+        "features": runc.features,
+        "kill": lambda **given: runc.kill(container_id, **given),
+        "restore": lambda **given: runc.restore(container_id, bundle, **{**image, **given}),
+        "run": lambda **given: runc.run(container_id, bundle, **given),
+        "spec": runc.spec,
+        "update": lambda **given: runc.update(container_id, **given),
+    }
     found = await runc.version()
-    if found.runtime != "runc" or found.release >= (1, 2):
-        pytest.skip("this runtime has --pidfd-socket, or is crun")
-    with pytest.raises(UnsupportedError, match=f"runc {found.version[:3]}.*--pidfd-socket"):
-        await runc.create(container_id, make_bundle("true"), pidfd_socket=tmp_path / "socket")
+    lacking = []
+    for name, call in calls.items():
+        if name not in help:
+            lacking.append(f"{name} alone")
+            with pytest.raises(UnsupportedError) as caught:
+                await call()
+            assert caught.value.message == f"{found.runtime} {found.version} has no command {name}"
+            continue
+        for keyword, flag in COMMANDS[name].flags.items():
+            if flag.name in help[name] or keyword in LEFT_TO_EXTRA_ARGS.get(name, ()):
+                continue
+            if (name, keyword) in TAKEN_UNSAID and found.runtime == "runc":
+                continue
+            lacking.append(f"{name} {flag.name}")
+            with pytest.raises(UnsupportedError) as caught:
+                await call(**{keyword: 1 if keyword == "status_fd" else sample(COMMANDS[name], keyword)})
+            assert caught.value.message == f"{found.runtime} {found.version} {name} has no flag {flag.name}"
+    assert lacking
+    assert await runc.list() == []
 
 
 @pytest.mark.anyio

@@ -144,7 +144,7 @@ class Bundle(os.PathLike[str]):
 async def temporary_bundle(spec: Spec, *, rootfs: StrPath, writable: bool = False) -> AsyncGenerator[Bundle]:
     """A bundle in a private directory, gone afterwards.
 
-    Its parameters, and what it raises, are those of `Bundle.create`.
+    `spec`, `rootfs` and `writable`, and what it raises, are as for `Bundle.create`.
     """
     with private_directory() as folder:
         try:

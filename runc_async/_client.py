@@ -549,9 +549,9 @@ class Runc:
     ) -> AbstractAsyncContextManager[Container]:
         """A container that is created on entering and gone on leaving, by any road.
 
-        Not a coroutine: ``async with runc.container(id, bundle) as container:``. Its parameters, and what entering
-        raises, are those of `create`. On leaving, its processes are killed, it is deleted, and `io` is closed, all
-        within ``cleanup_timeout``.
+        Not a coroutine: ``async with runc.container(id, bundle) as container:``. `id`, `bundle`, `preserve_fds` and
+        `options`, and what entering raises, are as for `create`. On leaving, its processes are killed, it is deleted,
+        and `io` is closed, all within ``cleanup_timeout``.
 
         :raises TimeoutError: it could not be removed in that time; on leaving. If an exception is under way, that
             one goes on, with a note, and the failure is logged.

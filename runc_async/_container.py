@@ -88,7 +88,11 @@ class Container:
         return self._exit
 
     async def kill(self, signal: int | signals.Signals | str = signals.SIGTERM, *, all: bool = False) -> None:
-        """Send a signal to its init, or to all its processes; see `Runc.kill`."""
+        """Send a signal to its init, or to all its processes.
+
+        :param signal: as for `Runc.kill`; so is `all`.
+        :raises ContainerNotRunningError: it has ended.
+        """
         await self._runc.kill(self.id, signal, all=all)
 
     async def stop(self, signal: int | signals.Signals | str = signals.SIGTERM, timeout: float = 10.0) -> Exit:

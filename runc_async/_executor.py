@@ -102,6 +102,7 @@ class PathExecutor(Executor):
 
     @property
     def closed(self) -> bool:
+        """See `Executor.closed`."""
         return self._closed
 
     def close(self) -> None:
@@ -167,6 +168,7 @@ class FdExecutor(Executor):
 
     @property
     def closed(self) -> bool:
+        """See `Executor.closed`."""
         return self._fd < 0
 
     def close(self) -> None:

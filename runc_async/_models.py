@@ -287,7 +287,17 @@ class IntelRdtStats(Model, frozen=True, kw_only=True, rename=None):
 
 
 class Stats(Result, frozen=True, kw_only=True, rename=None):
-    """A container's use of resources."""
+    """A container's use of resources (``runc-events(8)``); cgroup v1 and v2 fill different parts of it.
+
+    :ivar cpu: time in nanoseconds, throttling, and pressure.
+    :ivar cpuset: which CPUs and memory nodes it may use (cgroup v1).
+    :ivar memory: bytes, and in `raw_counters` the kernel's own counters (``memory.stat``).
+    :ivar pids: the number of processes and threads, and its limit.
+    :ivar blkio: bytes and operations of each block device.
+    :ivar hugetlb: huge pages in bytes, by size: ``2MB``.
+    :ivar intel_rdt: cache and memory bandwidth, on machines with Intel RDT.
+    :ivar network_interfaces: bytes and packets of each interface; None where the runtime gives none.
+    """
 
     cpu: CpuStats = CpuStats()
     cpuset: CpuSet = CpuSet()
@@ -304,6 +314,7 @@ class Event(Result, frozen=True, kw_only=True):
 
     :ivar type: ``stats``, ``oom``, or what a newer runtime adds.
     :ivar id: the container's id.
+    :ivar json: the data as the runtime wrote it, undecoded; see `data`.
     """
 
     type: str
@@ -388,7 +399,16 @@ class LinuxFeatures(Model, frozen=True, kw_only=True, rename="camel"):
 
 
 class Features(Result, frozen=True, kw_only=True, rename="camel"):
-    """What a runtime was built with (OCI specification, features document)."""
+    """What a runtime was built with (OCI runtime specification, ``features.md``); None is unknown.
+
+    :ivar oci_version_min: the oldest version of the specification that it takes.
+    :ivar oci_version_max: the newest one.
+    :ivar hooks: the hooks that it knows: ``createRuntime``.
+    :ivar mount_options: the mount options that it knows: ``rro``.
+    :ivar linux: what is Linux's own: namespaces, capabilities, cgroups, seccomp, AppArmor, SELinux, Intel RDT.
+    :ivar annotations: what else it says of itself: ``org.opencontainers.runc.version``.
+    :ivar potentially_unsafe_config_annotations: annotations of a ``config.json`` that change what the runtime does.
+    """
 
     oci_version_min: str = ""
     oci_version_max: str = ""

@@ -34,6 +34,7 @@ class Pidfd:
     def open(cls, pid: int) -> Self:
         """Open the process that has this number now.
 
+        :param pid: the number, on the host.
         :raises ProcessLookupError: there is none.
         """
         fd = os.pidfd_open(pid)
@@ -57,6 +58,7 @@ class Pidfd:
     def send_signal(self, signal: int | signals.Signals) -> None:
         """Send a signal (``pidfd_send_signal(2)``).
 
+        :param signal: its number; 0 sends none, and says whether the process is there.
         :raises ProcessLookupError: the process has ended.
         """
         signals.pidfd_send_signal(self.fileno(), signal)

@@ -17,6 +17,8 @@ import pytest
 
 import runc_async
 
+from .._cgroups import needs_controllers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -68,6 +70,8 @@ def test_the_blocks_of_a_page(
     new_id: Callable[[], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if re.search(r"\b(memory|cpus|pids)=", page.read_text()):
+        needs_controllers("memory", "cpu", "pids")
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -78,6 +82,8 @@ def test_the_blocks_of_a_page(
         __name__="page",
         anyio=anyio,
         runc=runc_async.Runc(runtime_path, root=state_root),
+        spec=spec,
+        rootfs=rootfs,
         bundle=runc_async.Bundle.create(tmp_path / "bundle", spec, rootfs=rootfs),
     )
     ids = {name: new_id() for name in IDS}

@@ -28,13 +28,14 @@ LOOPS = pytest.mark.parametrize("loop", EVENT_LOOPS.values(), ids=EVENT_LOOPS)
 def program(id: str, runtime: Path, rootfs: Path, root: Path, loop: tuple[str, dict[str, object]]) -> str:
     """The README's three lines, and what must be around them."""
     lines = next(block.code for block in blocks(ROOT / "README.md") if block.code.startswith("async with"))
-    lines = lines.replace('"hello"', repr(id)).replace("/srv/rootfs", str(rootfs))
+    lines = lines.replace('"hello"', repr(id))
     backend, options = loop
     return "\n".join(
         [
             "import anyio",
             "from runc_async import *",
             f"runc = Runc({str(runtime)!r}, root={str(root)!r})",
+            f"spec, rootfs = default_spec(['sleep', '60']), {str(rootfs)!r}",
             "async def main():",
             textwrap.indent(lines, "    "),
             f"anyio.run(main, backend={backend!r}, backend_options={options})",

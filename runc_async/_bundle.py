@@ -21,6 +21,7 @@ import anyio.to_thread
 import msgspec
 
 from ._default_spec import default_spec
+from ._models import parse_json
 from ._private import private_directory
 from ._shield import shielded
 from ._spec import written
@@ -67,7 +68,7 @@ class Bundle(os.PathLike[str]):
         """
         config = Path(path, CONFIG)
         try:
-            spec = msgspec.json.decode(config.read_bytes(), type=dict[str, Any])
+            spec = parse_json(dict[str, Any], config.read_bytes())
         except msgspec.DecodeError as exc:
             raise ValueError(f"{config}: {exc}") from exc
         return cls(path, cast("Spec", spec))

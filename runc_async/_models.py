@@ -22,6 +22,7 @@ __all__ = [
     "TopResults",
     "Version",
     "decode",
+    "parse_json",
     "parse_top",
     "parse_version",
 ]
@@ -43,23 +44,39 @@ class Result(Model, frozen=True, kw_only=True, rename="camel", dict=True):
         return document
 
 
+def parse_json(shape: type[T], data: bytes) -> T:
+    """Read JSON of any origin.
+
+    :param shape: the type that it must have.
+    :raises msgspec.DecodeError: it is no JSON, or has another shape, or too many brackets.
+    """
+    try:
+        return msgspec.json.decode(data, type=shape)
+    except RecursionError:
+        raise msgspec.DecodeError("nested too deeply") from None
+
+
 def decode(shape: type[T], data: bytes) -> T:
-    """Decode one JSON document.
+    """Decode one JSON document of the runtime.
 
     :param shape: a subclass of `Result`, a list of one, or a plain type.
     :param data: the document; ``null`` is an empty list where a list is due.
     :raises msgspec.DecodeError: it is no JSON, or has another shape.
+    :raises ValueError: it has a time in it that is none.
     """
     if get_origin(shape) is list:
         (item,) = get_args(shape)
-        parts: list[msgspec.Raw] = msgspec.json.decode(data, type=list[msgspec.Raw] | None) or []
+        parts: list[msgspec.Raw] = parse_json(list[msgspec.Raw] | None, data) or []  # type: ignore[arg-type]
         return [decode(item, bytes(part)) for part in parts]  # type: ignore[return-value]
-    result = msgspec.json.decode(data, type=shape)
+    result = parse_json(shape, data)
     if isinstance(result, Result):
         # Frozen; and Python 3.11 refuses object.__setattr__ here.
         vars(result)["_json"] = data
+    # What is broken in there fails here.
     if isinstance(result, Event):
-        _ = result.data  # what is broken in there fails here
+        _ = result.data
+    if isinstance(result, ContainerState):
+        _ = result.created
     return result
 
 
@@ -102,7 +119,10 @@ class ContainerState(Result, frozen=True, kw_only=True, rename="camel"):
     @property
     def created(self) -> datetime:
         """When it was created, aware, in UTC, to the microsecond."""
-        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.created_ns // 1000)
+        try:
+            return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.created_ns // 1000)
+        except OverflowError:  # a time zone can lead out of the calendar
+            raise ValueError(f"not an RFC 3339 time: {self.created_at!r}") from None
 
     @property
     def created_ns(self) -> int:
@@ -326,7 +346,7 @@ class Event(Result, frozen=True, kw_only=True):
         """The `Stats` of a ``stats`` event; of others their plain data, None where there is none."""
         if self.type == "stats":
             return decode(Stats, bytes(self.json))
-        return msgspec.json.decode(self.json)
+        return parse_json(object, bytes(self.json))
 
 
 class CgroupFeatures(Model, frozen=True, kw_only=True, rename="camel"):

@@ -22,7 +22,7 @@ from ._failures import failure as failure_of
 from ._failures import parse_log
 from ._io import IO, NullIO
 from ._leases import Leases
-from ._models import ContainerState, decode, parse_version
+from ._models import ContainerState, decode, parse_json, parse_version
 from ._pidfd import Pidfd
 from ._private import private_directory
 from ._reserve import with_room
@@ -457,7 +457,7 @@ class _Start:
     @staticmethod
     def _spec(config: str) -> Spec:
         with open(config, "rb") as file:
-            return msgspec.json.decode(file.read(), type=Spec)
+            return parse_json(Spec, file.read())
 
 
 def _has_failed(log: bytes) -> bool:

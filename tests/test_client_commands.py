@@ -21,10 +21,12 @@ from runc_async import (
     ContainerNotFoundError,
     DecodeError,
     ExecutorError,
+    Pidfd,
     PipeIO,
     Runc,
     UnsupportedError,
 )
+from runc_async._call import children
 from runc_async._commands import COMMANDS
 from runc_async._options import UpdateOptions
 
@@ -412,6 +414,30 @@ def test_the_runtime_dies_with_its_supervisor(tmp_path: Path) -> None:
         assert select.select([pidfd], [], [], 5)[0]
     finally:
         os.close(pidfd)
+
+
+def test_the_real_runtime_dies_with_its_supervisor_and_the_container_lives_on(
+    runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], container_id: str
+) -> None:
+    bundle = make_bundle("sleep", "60")
+    client = f"runc_async.Runc({str(runtime_path)!r}, root={str(state_root)!r}, pdeathsig=9)"
+    program = f"import anyio, runc_async; anyio.run({client}.run, {container_id!r}, {str(bundle)!r})"
+
+    async def ends(supervisor: subprocess.Popen[bytes]) -> str:
+        runc = Runc(runtime_path, root=state_root)
+        with anyio.fail_after(20):
+            while [state.status for state in await runc.list()] != ["running"]:
+                await anyio.sleep(0.01)
+            (pid,) = children(supervisor.pid)
+            with Pidfd.open(pid) as runtime:
+                supervisor.kill()
+                await runtime.wait()
+        status = (await runc.state(container_id)).status
+        await runc.delete(container_id, force=True)
+        return status
+
+    with subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT) as supervisor:
+        assert anyio.run(ends, supervisor) == "running"
 
 
 def test_an_ordinary_user_runs_a_rootless_bundle(runtime_path: Path, rootfs: Path) -> None:

@@ -117,10 +117,15 @@ def test_every_rfc_3339_time_is_read_to_the_nanosecond(when: datetime, nanosecon
     assert state.created_ns % 1000 == nanoseconds
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2026-11-24", "2026-11-24T12:00:00", "2026-13-24T12:00:00Z"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "yesterday", "2026-11-24", "2026-11-24T12:00:00", "2026-13-24T12:00:00Z", "0001-01-01T00:00:00+14:00"],
+)
 def test_what_is_no_time_is_a_value_error(text: str) -> None:
     with pytest.raises(ValueError, match=r"time|month"):
         _ = ContainerState(id="x", status="running", created_at=text).created
+    with pytest.raises(ValueError, match=r"time|month"):
+        decode(ContainerState, json.dumps({"id": "x", "status": "running", "created": text}).encode())
 
 
 # -- statistics --------------------------------------------------------------------------------------------
@@ -230,6 +235,13 @@ JSON = st.recursive(st.none() | st.integers() | st.text(), st.lists)
 @given(st.binary() | JSON.map(lambda value: json.dumps(value).encode()))
 def test_whatever_is_no_result_is_refused_in_one_way(data: bytes) -> None:
     for kind in (ContainerState, Event):
+        with pytest.raises(msgspec.DecodeError):
+            decode(kind, data)
+
+
+@pytest.mark.parametrize("kind", [ContainerState, list[ContainerState], Event, Features, list[int]])
+def test_brackets_without_end_are_refused_like_anything_else(kind: Any) -> None:
+    for data in (b"[" * 200_000, b'{"type":"oom","id":"x","status":"x","data":' + b"[" * 200_000):
         with pytest.raises(msgspec.DecodeError):
             decode(kind, data)
 

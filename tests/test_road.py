@@ -20,7 +20,7 @@ pytestmark = pytest.mark.anyio
 
 def test_a_process_is_words_or_an_object_and_never_one_string() -> None:
     assert process_object(["ls", "-l"]) == (["ls", "-l"], {})
-    assert process_object({"args": ["ls"]}) == ((), {"process": b'{"args":["ls"]}'})
+    assert process_object({"args": ["ls"]}) == ((), {"process": b'{"args": ["ls"]}'})
     for wrong in ("ls -l", b"ls"):
         with pytest.raises(TypeError, match="not one string"):
             process_object(wrong)  # type: ignore[arg-type]

@@ -182,7 +182,7 @@ def test_any_json_object_is_read_and_written_without_loss(
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\xff", '{"a": 1} {}'])
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", '"x"', "\xff", '{"a": 1} {}', '{"a":' * 99999])
 def test_what_is_no_json_object_is_refused_with_the_file_named(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_bytes(text.encode("latin-1"))
     with pytest.raises(ValueError, match=r"config\.json"):

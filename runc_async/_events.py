@@ -6,6 +6,8 @@ import asyncio
 import contextlib
 import math
 import os
+from collections import deque
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import anyio
@@ -20,7 +22,7 @@ from ._streams import FdReceiveStream
 from ._watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Awaitable, Callable
     from typing import Self
 
     from ._leases import Leases
@@ -58,9 +60,11 @@ async def event_stream(
             await process.start()
             leases.close(log, stderr)
             with _Deadline(init) as deadline:
-                events = _events(process, stream, stderr, log, error, deadline)
-                async with contextlib.aclosing(events):
+                events = _Events(process, stream, stderr, log, error, deadline)
+                try:
                     yield events
+                finally:
+                    events.close()
         finally:
             await shielded(process.kill)
 
@@ -102,37 +106,75 @@ class _Deadline:
         return None
 
 
-async def _events(
-    process: Process,
-    stream: FdReceiveStream,
-    stderr: int,
-    log: int,
-    error: Callable[[Outcome], Awaitable[CommandError]],
-    deadline: _Deadline,
-) -> AsyncGenerator[Event, None]:
-    rest = b""
-    stopped = False
-    while True:
+class _Events(AsyncIterator[Event]):
+    """The iterator. No generator, since one that is cancelled has ended; of this one the next step goes on."""
+
+    def __init__(
+        self,
+        process: Process,
+        stream: FdReceiveStream,
+        stderr: int,
+        log: int,
+        error: Callable[[Outcome], Awaitable[CommandError]],
+        deadline: _Deadline,
+    ) -> None:
+        self._process = process
+        self._stream = stream
+        self._stderr = stderr
+        self._log = log
+        self._error = error
+        self._deadline = deadline
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self._stopped = False
+        """Whether the runtime was killed, since its container has ended."""
+        self._no_more = False
+        """Whether the runtime has closed its end."""
+        self._closed = False
+
+    def close(self) -> None:
+        """There are none after this."""
+        self._closed = True
+
+    async def __anext__(self) -> Event:
         try:
-            received = await (stream.receive() if stopped else deadline.receive(stream))
+            while not self._closed:
+                while self._lines:
+                    line = self._lines.popleft()
+                    if line.strip():
+                        return _event(self._process, line)
+                if self._no_more:
+                    await self._check_status()
+                    self._closed = True
+                else:
+                    await self._read()
+        except (CommandError, DecodeError):
+            self._closed = True
+            raise
+        raise StopAsyncIteration
+
+    async def _read(self) -> None:
+        try:
+            received = await (self._stream.receive() if self._stopped else self._deadline.receive(self._stream))
         except anyio.EndOfStream:
-            break
+            self._no_more = True
+            if not self._stopped:
+                self._lines.append(self._rest)
+            return
         if received is None:
-            stopped = True
-            await shielded(process.kill)
-            continue  # with what is in the pipe
-        data = rest + received
-        *lines, rest = data.split(b"\n")
-        for line in lines:
-            if line.strip():
-                yield _event(process, line)
-        if len(rest) > LINE_LIMIT:
-            raise DecodeError(process.argv, rest, f"an event of more than {LINE_LIMIT} bytes")
-    if rest.strip() and not stopped:
-        yield _event(process, rest)
-    status = await process.wait()
-    if status and not stopped:
-        raise await error(Outcome(process.argv, status, stderr=_output.printed(stderr), log=_output.logged(log)))
+            self._stopped = True
+            await shielded(self._process.kill)
+            return  # and read what is in the pipe
+        *lines, self._rest = (self._rest + received).split(b"\n")
+        self._lines.extend(lines)
+        if len(self._rest) > LINE_LIMIT:
+            raise DecodeError(self._process.argv, self._rest, f"an event of more than {LINE_LIMIT} bytes")
+
+    async def _check_status(self) -> None:
+        status = await self._process.wait()
+        if status and not self._stopped:
+            said = _output.printed(self._stderr)
+            raise await self._error(Outcome(self._process.argv, status, stderr=said, log=_output.logged(self._log)))
 
 
 def _event(process: Process, line: bytes) -> Event:

@@ -174,6 +174,17 @@ async def test_a_runtime_that_fails_after_some_events_is_an_error_after_them(fak
             await anext(events)
 
 
+async def test_a_step_that_is_cancelled_loses_nothing(runc: Runc, running: str, only_runc: None) -> None:
+    async with runc.events(running, interval=0.2) as events:
+        for _ in range(3):
+            assert (await anext(events)).type == "stats"
+            with anyio.move_on_after(0.02) as scope:
+                await anext(events)
+            assert scope.cancelled_caught
+    with pytest.raises(StopAsyncIteration):  # after the end of the block there are none
+        await anext(events)
+
+
 async def test_a_slow_reader_loses_nothing(fake: Callable[..., Runc]) -> None:
     runc = fake(STATE + 'seq -f \'{"type":"n","id":"%.0f"}\' 5000')
     with anyio.fail_after(10):

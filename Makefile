@@ -18,7 +18,11 @@ setup: ## programs and a Python environment in .venv
 demo: setup ## real containers from a held descriptor
 	@$(PYTHON) examples/demo.py
 
+# Debian packages of programs that the suite runs, besides those of the demo.
+TEST_PROGRAMS := procps umoci
+
 test: setup lint docs ## the whole suite, on the oldest and the newest Python found
+	@$(SETUP) programs $(TEST_PROGRAMS)
 	@rm -f .cache/results/machine-*
 	@for python in $$($(SETUP) pythons); do \
 		venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \

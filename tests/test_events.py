@@ -94,7 +94,7 @@ async def test_a_container_that_runs_out_of_memory_is_an_event(
         pytest.skip("no memory controller here")
 
     def limited(spec: dict[str, Any]) -> None:
-        spec["linux"]["resources"] = {"memory": {"limit": 8 << 20, "swap": 8 << 20}}
+        spec["linux"]["resources"] = {"memory": {"limit": 32 << 20, "swap": 32 << 20}}
 
     bundle = make_bundle("sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done", spec=limited)
     types: list[str] = []

@@ -122,7 +122,7 @@ class Runc:
                 executor=executor if isinstance(executor, Executor) else PathExecutor(executor),
                 work_dir=None if work_dir is None else os.path.abspath(os.fsdecode(work_dir)),
                 setpgid=setpgid,
-                pdeathsig=None if pdeathsig is None else signal_number(pdeathsig),
+                pdeathsig=None if pdeathsig is None else signals.Signals(signal_number(pdeathsig)),
                 cleanup_timeout=cleanup_timeout,
                 trace=trace,
             ),
@@ -234,9 +234,9 @@ class Runc:
         line = command_line("events", {"interval": interval}, positional=[id], extra_args=extra_args)
         return self._road.events(id, line)
 
-    async def version(self) -> Version:
+    async def version(self, *, extra_args: Sequence[str] = ()) -> Version:
         """The runtime's name, version, commit and specification (``--version``)."""
-        outcome = await self._road.version()
+        outcome = await self._road.version(extra_args)
         try:
             return parse_version(outcome.stdout.decode(errors="replace"))
         except ValueError as exc:

@@ -80,10 +80,10 @@ class Road:
     def _line(self, log: int, arguments: Sequence[str]) -> list[str]:
         return [*self._globals, "--log", f"/proc/self/fd/{log}", *arguments]
 
-    async def version(self) -> Outcome:
+    async def version(self, extra_args: Sequence[str] = ()) -> Outcome:
         """Run ``--version``."""
         # crun makes its root even then. Other global flags may be what is unknown.
-        line = [*(word for word in self._globals if word.startswith("--root=")), "--version"]
+        line = [*(word for word in self._globals if word.startswith("--root=")), *extra_args, "--version"]
         with self.descriptors() as (leases, log):
             outcome = await captured(self.host, line, self._environment(), leases, log)
         if outcome.status:

@@ -59,10 +59,10 @@ class Pidfd:
     def send_signal(self, signal: int | signals.Signals | str) -> None:
         """Send a signal (``pidfd_send_signal(2)``).
 
-        :param signal: a number, a `signal.Signals` or a name, with or without ``SIG``.
+        :param signal: a number, a `signal.Signals` or a name, with or without ``SIG``; 0 sends none, but fails alike.
         :raises ProcessLookupError: the process has ended.
         """
-        signals.pidfd_send_signal(self.fileno(), signal_number(signal))
+        signals.pidfd_send_signal(self.fileno(), 0 if signal == 0 else signal_number(signal))
 
     async def wait(self) -> None:
         """Wait until the process has ended. Any number of tasks may at once; no status is taken."""

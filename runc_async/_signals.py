@@ -6,32 +6,34 @@ import re
 import signal as signals
 from typing import cast
 
-__all__ = ["signal_number"]
-
-_NAME = re.compile(r"(?:SIG)?(?P<name>[A-Z][A-Z0-9]*)(?P<offset>[+-][0-9]{1,2})?")
+__all__ = ["signal_name", "signal_number"]
 
 
 def signal_number(value: int | signals.Signals | str) -> int:
-    """The number of a signal.
+    """The number of the signal that a number or a name means.
 
-    :param value: a number from 0 (does the process exist?) to the last real-time one, or a name, with or without
-        ``SIG``, in any case, also counted from the real-time ones (``SIGRTMIN+3``).
-    :raises TypeError: it is neither.
+    :param value: a number, a `signal.Signals`, or a name with or without ``SIG``; real-time ones also as
+        ``SIGRTMIN+3`` and ``SIGRTMAX-3``.
+    :raises TypeError: it is none of these.
     :raises ValueError: there is none such.
     """
-    if isinstance(value, bool) or not isinstance(cast("object", value), int | str):
-        raise TypeError(f"signal must be int, signal.Signals or str, not {type(value).__name__}")
-    number = value if isinstance(value, int) else _by_name(value)
-    if number is None or not 0 <= number < signals.NSIG:
-        raise ValueError(f"no such signal: {value!r}")
-    return int(number)
+    if isinstance(value, str):
+        found = re.fullmatch(r"(?:SIG)?([A-Z]+\d*)([+-]\d+)?", value.upper(), re.ASCII)
+        base = signals.Signals.__members__.get(f"SIG{found[1]}") if found else None
+        if found is None or base is None or (found[2] and found[1] not in ("RTMIN", "RTMAX")):
+            raise ValueError(f"no such signal: {value!r}")
+        number = base + int(found[2] or 0)
+        if found[2] is None or signals.SIGRTMIN <= number <= signals.SIGRTMAX:
+            return number
+    elif isinstance(value, bool) or not isinstance(cast("object", value), int):
+        raise TypeError(f"a signal must be a number or a name, not {type(value).__name__}")
+    elif value in signals.valid_signals():
+        return int(value)
+    raise ValueError(f"no such signal: {value!r}")
 
 
-def _by_name(text: str) -> int | None:
-    match = _NAME.fullmatch(text.upper())
-    if match is None:
-        return None
-    known = signals.Signals.__members__.get(f"SIG{match['name']}")
-    if known is None or (match["offset"] and known not in (signals.SIGRTMIN, signals.SIGRTMAX)):
-        return None
-    return known + int(match["offset"] or 0)
+def signal_name(number: int) -> str:
+    """The name of a signal as ``setpriv(1)`` takes it, without ``SIG``."""
+    if number >= signals.SIGRTMIN:
+        return f"RTMIN+{number - signals.SIGRTMIN}"
+    return signals.Signals(number).name.removeprefix("SIG")

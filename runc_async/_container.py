@@ -15,7 +15,7 @@ from ._errors import CommandError
 from ._inotify import Written
 from ._io import PipeIO
 from ._models import CompletedProcess, Exit
-from ._monitor import PidfdMonitor
+from ._monitor import PidfdMonitor, Watched
 from ._pidfd import Pidfd
 from ._private import private_directory
 from ._reserve import with_room
@@ -283,8 +283,12 @@ class ContainerProcess:
             self._process: Pidfd | None = Pidfd.open(pid)
         except ProcessLookupError:  # it has ended and was reaped
             self._process = None
-        if self._process is not None and monitor is not None:
-            monitor.started(self._process)
+        self._watched: Watched | None = None
+        if self._process is not None:
+            if monitor is not None:
+                monitor.started(self._process)
+            else:
+                self._watched = Watched(self._process)
 
     def __repr__(self) -> str:
         return f"<ContainerProcess pid={self.pid}>"
@@ -299,7 +303,8 @@ class ContainerProcess:
                 self._exit = await self._monitored(self._monitor)
             if self._exit is None:
                 status = await self._launched.wait()
-                self._exit = Exit(pid=self.pid, status=status, timestamp=datetime.now(UTC))
+                ended = self._watched.timestamp if self._watched else None
+                self._exit = Exit(pid=self.pid, status=status, timestamp=ended or datetime.now(UTC))
         return self._exit
 
     async def kill(self, signal: int | signals.Signals | str = signals.SIGTERM) -> None:
@@ -326,6 +331,8 @@ class ContainerProcess:
                 self._process.send_signal(signals.SIGKILL)
             await self._process.wait()
             self._monitor.forgotten(self._process)
+        if self._watched is not None:
+            self._watched.close()
         self._process.close()
 
 

@@ -252,8 +252,11 @@ class Road:
 
     async def judge(self, start: _Start, outcome: Outcome) -> None:
         """Raise if a status that is not 0 is the runtime's own failure; return if it is the container's."""
-        if outcome.status < 0 and start.command != "exec":  # killed from outside, half-way
-            await shielded(clear_remnants, self, start.id, start.begun)
+        if start.command != "exec":
+            if outcome.status < 0 or (start.detached and _has_crashed(outcome)):  # half-way
+                await shielded(clear_remnants, self, start.id, start.begun)
+            elif _has_crashed(outcome):  # or it is the container's status
+                await shielded(clear_failed, self, start.id, start.begun)
         if start.detached or outcome.status < 0 or _has_failed(outcome.log):
             if not outcome.log:
                 await self._ask_why(start, outcome)
@@ -313,7 +316,7 @@ class Road:
             pid_file = start.options.get("pid_file")
             if status == 0 and start.detached and pid_file is not None:
                 kill_by_file(cast("StrPath", pid_file))
-        elif status is None:
+        elif status is None or _has_crashed(Outcome(process.argv, status, log=_output.logged(log))):
             await clear_remnants(self, start.id, start.begun)
         elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):
             await self.remove(start.id)
@@ -441,6 +444,11 @@ class _Start:
         except (OSError, ValueError):  # msgspec's own are ValueErrors
             return True
         return False
+
+
+def _has_crashed(outcome: Outcome) -> bool:
+    """Whether Go may have ended the runtime, for lack of a thread as a rule: by status 2, without a word in the log."""
+    return outcome.status == 2 and not outcome.log
 
 
 def _has_failed(log: bytes) -> bool:

@@ -159,7 +159,7 @@ class RuntimeSocket(abc.ABC, Generic[T]):
                 continue
             except ConnectionError:
                 return None
-            if not data and (self._calls or self._failure):  # what the runtime's end means, `call_ended` tells
+            if not data:  # it has gone; if it was the runtime, `call_ended` tells
                 return None
             if not fds and flags & socket.MSG_CTRUNC:  # there was one, and no number free for it
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), self._path)
@@ -240,7 +240,7 @@ def _unlink(path: str, made: os.stat_result) -> None:
 
 
 def _receive_fds(connection: socket.socket) -> tuple[bytes, list[int], int]:
-    """A message, its descriptors, and its flags. `socket.recv_fds` ignores the flags given: they would be inheritable."""
+    """A message, its descriptors, its flags. `socket.recv_fds` drops the flags it is given: all would be inherited."""
     room = socket.CMSG_LEN(MOST_DESCRIPTORS * array("i").itemsize)
     data, ancillary, flags, _ = connection.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC)
     fds = array("i")

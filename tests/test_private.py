@@ -58,9 +58,7 @@ def test_an_xdg_runtime_dir_that_is_none_is_passed_over(
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770])
-def test_one_where_others_can_swap_what_is_made_is_passed_over(
-    temporary: Path, scratch: Path, mode: int
-) -> None:
+def test_one_where_others_can_swap_what_is_made_is_passed_over(temporary: Path, scratch: Path, mode: int) -> None:
     scratch.chmod(mode)
     assert place() == temporary
     scratch.chmod(mode | stat.S_ISVTX)

@@ -20,7 +20,7 @@ from ._pidfd import Pidfd
 from ._private import private_directory
 from ._reserve import with_room
 from ._road import process_object
-from ._shield import shielded
+from ._shield import at_checkpoints_only, shielded
 from ._signals import signal_number
 from ._teardown import leads_pid_namespace, pid_in
 
@@ -124,6 +124,7 @@ class Container:
         """Let it go on; see `Runc.resume`."""
         await self._runc.resume(self.id)
 
+    @at_checkpoints_only
     async def run(
         self,
         args: Sequence[str],
@@ -168,6 +169,7 @@ class Container:
         return CompletedProcess(args=list(args), status=status, stdout=bytes(outputs[0]), stderr=bytes(outputs[1]))
 
     @contextlib.asynccontextmanager
+    @at_checkpoints_only
     async def exec(
         self,
         args: Sequence[str] | Mapping[str, Any],
@@ -337,6 +339,7 @@ class ContainerProcess:
 
 
 @contextlib.asynccontextmanager
+@at_checkpoints_only
 async def created(
     runc: Runc,
     road: Road,
@@ -368,6 +371,7 @@ async def created(
 
 
 @contextlib.asynccontextmanager
+@at_checkpoints_only
 async def attached(runc: Runc, road: Road, id: str, delete: bool) -> AsyncGenerator[Container]:
     """Take over a container that exists. See `Runc.attach`."""
     process = await _init_of(runc, id)
@@ -395,6 +399,7 @@ async def _init_of(runc: Runc, id: str) -> Pidfd | None:
 
 
 @contextlib.asynccontextmanager
+@at_checkpoints_only
 async def _forgotten(container: Container) -> AsyncGenerator[None]:
     try:
         yield
@@ -403,6 +408,7 @@ async def _forgotten(container: Container) -> AsyncGenerator[None]:
 
 
 @contextlib.asynccontextmanager
+@at_checkpoints_only
 async def _removed(container: Container) -> AsyncGenerator[None]:
     async with _forgotten(container):
         try:
@@ -428,11 +434,14 @@ async def _started(launched: Launched, written: Written, pid_file: str) -> None:
             failed.append(exc)
         scope.cancel()
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(end, group.cancel_scope)
-        while not _written_pid(pid_file):
-            await written.wait()
-        group.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(end, group.cancel_scope)
+            while not _written_pid(pid_file):
+                await written.wait()
+            group.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:  # Ctrl-C on trio
+        raise _single(errors) from None
     if failed:
         raise failed[0]
 
@@ -464,6 +473,8 @@ def _drain(stream: FdReceiveStream, into: bytearray) -> None:
             into += data
 
 
-def _single(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error of a group, or the group."""
-    return errors.exceptions[0] if len(errors.exceptions) == 1 else errors
+def _single(errors: BaseException) -> BaseException:
+    """The one error of a group and of groups in it, or the group."""
+    while isinstance(errors, BaseExceptionGroup) and len(errors.exceptions) == 1:
+        errors = errors.exceptions[0]
+    return errors

@@ -15,6 +15,7 @@ import anyio
 
 from ._call import children
 from ._models import Exit
+from ._pidfd import reap_ended
 from ._watch import Watch
 
 if TYPE_CHECKING:
@@ -272,17 +273,6 @@ class Subreaper(PidfdMonitor):
 
         self._orphans[pid] = Watch(pidfd, end)
         Subreaper._reapers[pid] = self
-
-
-def reap_ended(pidfd: int) -> int | None:
-    """Reap a child of ours that has ended; its status as a shell gives it, None if it is no child or lives."""
-    try:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:
-        return None
-    if result is None:
-        return None
-    return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
 
 
 async def status_when_reaped(pidfd: int) -> int | None:

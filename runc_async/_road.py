@@ -26,10 +26,19 @@ from ._models import ContainerState, decode, parse_version
 from ._pidfd import Pidfd
 from ._private import private_directory
 from ._reserve import with_room
-from ._shield import shielded
+from ._shield import at_checkpoints_only, shielded
 from ._sockets import RuntimeSocket
 from ._spec import Spec
-from ._teardown import clear_failed, clear_remnants, kill_by_file, pid_in, remove, sweep_cgroups, unmount_remnants
+from ._teardown import (
+    cgroups_of,
+    clear_failed,
+    clear_remnants,
+    kill_by_file,
+    pid_in,
+    remove,
+    sweep_cgroups,
+    unmount_remnants,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
@@ -80,6 +89,7 @@ class Road:
     def _line(self, log: int, arguments: Sequence[str]) -> list[str]:
         return [*self._globals, "--log", f"/proc/self/fd/{log}", *arguments]
 
+    @at_checkpoints_only
     async def version(self) -> Outcome:
         """Run ``--version``."""
         # crun makes its root even then. Other global flags may be what is unknown.
@@ -91,6 +101,7 @@ class Road:
         return outcome
 
     @contextlib.asynccontextmanager
+    @at_checkpoints_only
     async def events(self, id: str, line: Sequence[str]) -> AsyncGenerator[AsyncIterator[Event]]:
         """Run ``events``, and give what it prints as it comes, until the container's init has ended."""
         state = decoded(ContainerState, await self.captured("state", {}, [id]))
@@ -120,6 +131,7 @@ class Road:
                 if users_log is not None:
                     os.write(users_log, _output.logged(log))
 
+    @at_checkpoints_only
     async def captured(
         self,
         command: str,
@@ -157,6 +169,7 @@ class Road:
             raise await self.error(outcome)
         return outcome
 
+    @at_checkpoints_only
     async def start(
         self,
         command: str,
@@ -187,6 +200,7 @@ class Road:
             return status
 
     @contextlib.asynccontextmanager
+    @at_checkpoints_only
     async def launched(
         self,
         command: str,
@@ -320,7 +334,7 @@ class Road:
             await clear_remnants(self, start.id, start.begun)
         elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):
             await self.remove(start.id)
-        elif start.command == "restore" and not _exists(process, log):
+        elif not _exists(process, log) and (start.command == "restore" or cgroups_of(start.id)):
             await clear_failed(self, start.id, start.begun)
 
     async def _unmount(self, start: _Start) -> None:

@@ -17,6 +17,7 @@ from ._console import Console
 from ._errors import RuncError
 from ._pidfd import Pidfd
 from ._private import private_directory
+from ._shield import at_checkpoints_only
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -66,6 +67,7 @@ class RuntimeSocket(abc.ABC, Generic[T]):
     def __fspath__(self) -> str:
         return self.path
 
+    @at_checkpoints_only
     async def __aenter__(self) -> Self:
         if self._listener is not None:
             raise RuntimeError(f"{type(self).__name__} is open already")
@@ -103,6 +105,7 @@ class RuntimeSocket(abc.ABC, Generic[T]):
         self._wake()
         self._stack.close()
 
+    @at_checkpoints_only
     async def receive(self) -> T:
         """Wait for the runtime, and take what it sends.
 

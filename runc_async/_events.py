@@ -81,7 +81,7 @@ class _Deadline:
         self._time = math.inf
         self._now = _clock()
         self._scope: anyio.CancelScope | None = None
-        self._watch = None if init is None else Watch(init.fileno(), self._begin)
+        self._watch = None if init is None else Watch(init.fileno(), lambda _: self._begin())
 
     def _begin(self) -> None:
         self._time = self._now() + LAST_WORDS

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Pidfd"]
+__all__ = ["Pidfd", "reap_ended"]
 
 
 class Pidfd:
@@ -100,3 +100,14 @@ def _pid_of(fd: int) -> int:
     if pid < 0:
         raise ProcessLookupError(f"the process of descriptor {fd} has ended")
     return pid
+
+
+def reap_ended(pidfd: int) -> int | None:
+    """Reap a child of ours that has ended; its status as a shell gives it, None if it is no child or lives."""
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if result is None:
+        return None
+    return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status

@@ -67,7 +67,7 @@ class Process:
     host: Host
     leases: Leases
     arguments: Sequence[str]
-    env: Mapping[str, str]
+    env: Mapping[str, str] | None
     argv: tuple[str, ...] = ()
     """Its command line, for errors and logs: without the values of ``--env``."""
     _child: _backends.Child | None = field(default=None, init=False)
@@ -197,7 +197,7 @@ class Process:
 async def captured(
     host: Host,
     arguments: Sequence[str],
-    env: Mapping[str, str],
+    env: Mapping[str, str] | None,
     leases: Leases,
     log: int,
     patient: bool = False,

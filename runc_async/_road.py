@@ -74,7 +74,7 @@ class Road:
         self._env = env
         self._known_flags: set[str] = set()
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self) -> dict[str, str] | None:
         return environment(self._env)
 
     def _line(self, log: int, arguments: Sequence[str]) -> list[str]:

@@ -22,7 +22,8 @@ class Request:
     executable: str
     """The path to execute: absolute, or ``/proc/self/fd/N`` with N among the kept descriptors."""
     argv: Sequence[str]
-    env: Mapping[str, str]
+    env: Mapping[str, str] | None
+    """None is this process's own."""
     descriptors: ChildMap
     cwd: str | None = None
     process_group: bool = False

@@ -16,6 +16,7 @@ import anyio
 from . import _backends, _output, _trace
 from ._errors import ExecutorError
 from ._shield import shielded
+from ._turns import LONGEST_TURN, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -218,8 +219,14 @@ async def captured(
     leases.stdio(stdin, stdout, stderr)
     process = Process(host, leases, arguments, env)
     try:
-        await process.start()
-        leases.close(stdout, stderr, log)
+        async with turns() as turn:
+            await process.start()
+            leases.close(stdout, stderr, log)
+            if turn.value == 0:  # one that hangs must not hold up the others; the last turn goes round
+                with anyio.move_on_after(LONGEST_TURN):
+                    await process.wait()
+            else:
+                await process.wait()
         status = await process.wait()
     except BaseException:
         await shielded(process.interrupt if interrupt else process.finish if patient else process.kill)

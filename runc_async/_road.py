@@ -28,7 +28,6 @@ from ._private import private_directory
 from ._reserve import with_room
 from ._shield import shielded
 from ._sockets import RuntimeSocket
-from ._spec import Spec
 from ._teardown import clear_failed, clear_remnants, kill_by_file, pid_in, remove, sweep_cgroups, unmount_remnants
 
 if TYPE_CHECKING:
@@ -433,6 +432,8 @@ class _Start:
             return False
         if self.detached or self.missing_config is not None:  # it has failed
             return True
+        from ._spec import Spec
+
         try:
             with open(self._config, "rb") as file:
                 msgspec.json.decode(file.read(), type=Spec)

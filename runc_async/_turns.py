@@ -1,7 +1,7 @@
 """Turns: how many short runtime processes of one event loop run at a time.
 
-Two for each core keep the cores busy. More only share them: every process takes longer, and so does the start of the next
-one, which stops the event loop until the child has executed. Of 64 calls at once each turn of the loop then lasted 200 ms.
+Two for each core keep the cores busy. More only share them: each takes longer, and so does the start of the next one,
+which stops the event loop until the child has executed. With 64 calls at once a turn of the loop took 200 ms.
 """
 
 from __future__ import annotations

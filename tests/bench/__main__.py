@@ -29,17 +29,19 @@ TITLE = "What was measured against what"
 
 def machine() -> str:
     """Where and with what it is measured, in a sentence."""
-    cpu = next((line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), "")
+    cpu = next(
+        (line.partition(": ")[2] for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line), ""
+    )
     gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") >> 30
     runtime = subprocess.run([runtime_path(), "--version"], capture_output=True, text=True, check=True).stdout
     packages = ", ".join(f"{name} {version(name)}" for name in ("anyio", "uvloop", "trio"))
     go = GORUNC.with_suffix(".versions")
     built = ", ".join(go.read_text().splitlines()) if go.exists() else "no go-runc"
-    return (
-        f"{datetime.now(UTC):%d %B %Y}, {os.cpu_count()} cores of {cpu.strip()}, {gib} GiB, Linux {platform.release()}; "
-        f"{runtime.splitlines()[0].replace(' version', '')}, Python {platform.python_version()}, {packages}; {built}; "
-        f"load {os.getloadavg()[0]:.1f} when it began."
+    hardware = f"{os.cpu_count()} cores of {cpu.strip()}, {gib} GiB, Linux {platform.release()}"
+    versions = (
+        f"{runtime.splitlines()[0].replace(' version', '')}, Python {platform.python_version()}, {packages}; {built}"
     )
+    return f"{datetime.now(UTC):%d %B %Y}; {hardware}; {versions}; load {os.getloadavg()[0]:.1f} when it began."
 
 
 def targets(report: Report) -> Table:

@@ -10,7 +10,20 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from .contenders import BARE, EXECUTORS, GO, GORUNC, LOOPS, PLAIN, PROJECT, Contender, Way, interleaved
+from .contenders import (
+    BARE,
+    DIRECT,
+    EXECUTORS,
+    GO,
+    GORUNC,
+    LOOPS,
+    NO_PIPES,
+    PLAIN,
+    PROJECT,
+    Contender,
+    Way,
+    interleaved,
+)
 from .figures import Figure, Sample, Target, calls, cpu_per_call, medians, per_second, percentile, ratio
 from .pages import Table
 
@@ -21,8 +34,6 @@ SID = PROJECT / "tests/matrix/sid"
 RESULT = PROJECT / ".cache/bench/protection.json"
 FLAT = 1.25
 """What "flat" means: at most so many times as long with the most containers as with one."""
-BALLAST = 2 << 30
-DESCRIPTORS = 10_000
 
 
 @dataclass(frozen=True)
@@ -39,11 +50,19 @@ class Size:
     calls_at_once: int = 128
     live: tuple[int, ...] = (1, 10, 100, 500)
     """So many containers."""
-    loads: tuple[tuple[str, int], ...] = (("version", 16), ("version", 64), ("state", 16), ("state", 64))
+    loads: tuple[tuple[str, int], ...] = (("version", 16), ("version", 64), ("state", 4), ("state", 16), ("state", 64))
+    """Which call, and how many at once."""
 
 
 QUICK = Size(
-    one_at_a_time=12, at_once=1, lives=1, stalls=1, parents=8, imports=5, live=(1, 10, 50), loads=(("state", 16), ("state", 64))
+    one_at_a_time=12,
+    at_once=1,
+    lives=1,
+    stalls=1,
+    parents=8,
+    imports=5,
+    live=(1, 10, 50),
+    loads=(("state", 16), ("state", 64)),
 )
 
 
@@ -100,12 +119,18 @@ class Field:
         """The system call, of the same binary reached in the same way."""
         return [Way(name, self.contender("bare"), executor) for name, executor in zip(BARE, EXECUTORS, strict=True)]
 
+    def limits(self) -> list[Way]:
+        """What shows where the time goes: asyncio's way with nothing captured, and this project without that way."""
+        return [Way(NO_PIPES, self.contender("plain"), "none"), Way(DIRECT, self.contender("direct"), "path")]
+
     def aside(self, kind: str) -> contextlib.AbstractContextManager[Contender]:
         """One more of a kind, for as long as it is needed."""
         return Contender(kind, self._place)
 
 
-def quotients(found: Mapping[str, list[Sample]], ways: Sequence[Way], than: str, of: object = medians) -> dict[str, float]:
+def quotients(
+    found: Mapping[str, list[Sample]], ways: Sequence[Way], than: str, of: object = medians
+) -> dict[str, float]:
     """What each way needs in times what another needs; nothing where the other is missing."""
     if than not in found:
         return {}
@@ -116,22 +141,23 @@ def quotients(found: Mapping[str, list[Sample]], ways: Sequence[Way], than: str,
 def one_at_a_time(field: Field, report: Report, size: Size) -> None:
     """`version` and `state`."""
     ours = field.ours()
-    everybody = [*ours, *field.go(), *field.plain(), *field.bare()]
+    everybody = [*ours, *field.go(), *field.plain(), *field.limits(), *field.bare()]
     for op in ("version", "state"):
         found = interleaved(everybody, op, rounds=size.one_at_a_time, times=5)
-        floor = {way.name: f"posix_spawn, {way.executor}" for way in everybody}
+        floor = {w.name: f"posix_spawn, {w.executor}" if w.executor in EXECUTORS else BARE[0] for w in everybody}
         against_floor = {way.name: quotients(found, [way], floor[way.name])[way.name] for way in everybody}
         against_go = quotients(found, everybody, GO)
         cpu = quotients(found, everybody, PLAIN, cpu_per_call)
-        names = [way.name for way in ours]
-        report.targets += [
-            Target(f"`{op}()` against `posix_spawn` of the same binary", 1.15, " ×", values={n: against_floor[n] for n in names}),
-            Target(f"`{op}()` against go-runc", 1.05, " ×", values={n: against_go[n] for n in names if against_go}),
-            Target(f"CPU time of our process, `{op}()`, against plain `create_subprocess_exec`", 1.5, " ×", values={n: cpu[n] for n in names}),
-        ]  # fmt: skip
+        for what, limit, values in (
+            (f"`{op}()` against `posix_spawn` of the same binary", 1.15, against_floor),
+            (f"`{op}()` against go-runc", 1.05, against_go),
+            (f"CPU time of our process, `{op}()`, against plain `{PLAIN}`", 1.5, cpu),
+        ):
+            mine = {way.name: values[way.name] for way in ours if values}
+            report.targets.append(Target(what, limit, " x", values=mine))
         table = Table(
             f"`{op}()`, one at a time",
-            ("", "ms", "× posix_spawn", "× go-runc", "CPU time of the caller, ms"),
+            ("", "ms", "x posix_spawn", "x go-runc", "CPU time of the caller, ms"),
         )
         for name, samples in found.items():
             table.rows.append((
@@ -147,25 +173,24 @@ def at_once(field: Field, report: Report, size: Size) -> None:
     """The same, many at once."""
     ours = field.ours()
     everybody = [*ours, *field.go(), *field.plain()]
-    lines: dict[str, dict[float, Figure]] = {}
+    curve = Curve("state(), many at once", "calls at once", "calls per second", {})
     table = Table("Many at once", ("", *(f"`{op}()`, {n} at once: calls per second" for op, n in size.loads)))
     rows: dict[str, list[str]] = {way.name: [way.name] for way in everybody}
     for op, number in size.loads:
         found = interleaved(everybody, op, rounds=size.at_once, times=size.calls_at_once, at_once=number)
-        values = quotients(found, ours, GO, per_second)
-        report.targets.append(
-            Target(f"`{op}()`, {number} at once: calls per second, against go-runc", 1, " ×", at_least=True, values=values)
-        )
+        if number >= 16:
+            what = f"`{op}()`, {number} at once: calls per second, against go-runc"
+            report.targets.append(Target(what, 1, " x", at_least=True, values=quotients(found, ours, GO, per_second)))
         for name, samples in found.items():
             rows[name].append(Figure.of(per_second(samples)).text(digits=0))
-            lines.setdefault(f"{op}, {name}", {})[number] = Figure.of(per_second(samples))
+            if op == "state" and not name.endswith("sealed"):
+                curve.lines.setdefault(name, {})[number] = Figure.of(per_second(samples))
+        report.bars[f"{op}(), {number} at once: calls per second"] = {
+            name: Figure.of(per_second(samples)) for name, samples in found.items()
+        }
     table.rows += rows.values()
     report.tables.append(table)
-    report.bars.update({
-        f"{op}(), {number} at once: calls per second": {
-            way.name: lines[f"{op}, {way.name}"][number] for way in everybody
-        } for op, number in size.loads
-    })  # fmt: skip
+    report.curves.append(curve)
 
 
 def lives(field: Field, report: Report, size: Size) -> None:
@@ -180,7 +205,7 @@ def lives(field: Field, report: Report, size: Size) -> None:
         against = quotients(found, everybody, GO)
         if op == "life":
             values = {way.name: against[way.name] for way in ours if against}
-            report.targets.append(Target("a whole life, against go-runc", 0.35, " ×", values=values))
+            report.targets.append(Target("a whole life, against go-runc", 0.35, " x", values=values))
         report.tables.append(by_calls(title, found, against))
         report.bars[f"{title}: ms".replace("`", "")] = {name: scaled(calls(samples)) for name, samples in found.items()}
 
@@ -210,25 +235,34 @@ def stalls(field: Field, report: Report, size: Size) -> None:
 
 def parents(field: Field, report: Report, size: Size) -> None:
     """A large parent, and one with many descriptors, against a small one."""
-    by_size = Target("parent with 2 GiB resident, against a small one", 1.1, " ×")
-    by_descriptors = Target("10,000 open descriptors in the parent, against ten", 1.2, " ×")
-    columns = ("", "small, ms", "2 GiB resident, ms", "×", "10,000 descriptors, ms", "×")
-    table = Table("`version()` from a large parent", columns)
-    for loop in LOOPS:
-        with field.aside(loop) as large, field.aside(loop) as many:
-            large.ask("ballast", size=BALLAST)
-            many.ask("descriptors", count=DESCRIPTORS)
-            for executor in ("path", "fd"):
-                name = f"{loop}, {executor}"
-                parents = {"small": field.contender(loop), "large": large, "many": many}
-                ways = [Way(which, contender, executor) for which, contender in parents.items()]
-                found = interleaved(ways, "version", rounds=size.parents, times=5)
-                for target, which in ((by_size, "large"), (by_descriptors, "many")):
-                    target.values[name] = ratio(medians(found[which]), medians(found["small"])).median
-                small, big, open_ = (calls(found[which]).text(1000) for which in parents)
-                table.rows.append((name, small, big, f"{by_size.values[name]:.2f}", open_, f"{by_descriptors.values[name]:.2f}"))
-    report.targets += [by_size, by_descriptors]
-    report.tables.append(table)
+    kinds = [(loop, ("path", "fd")) for loop in LOOPS] + [("bare", ("path",))]
+    for op, unit, steps, limit, title in (
+        ("ballast", 1 << 30, (1 << 29, 1 << 31), 1.1, "parent with 2 GiB resident, against a small one"),
+        ("descriptors", 1, (1_000, 10_000), 1.2, "10,000 open descriptors in the parent, against ten"),
+    ):
+        target = Target(title, limit, " x")
+        curve = Curve(
+            f"version() from a {title.partition(',')[0]}", "GiB" if op == "ballast" else "descriptors", "ms", {}
+        )
+        table = Table(f"`version()`: {title}", ("", "small, ms", *(f"{s / unit:g} {curve.x}, ms" for s in steps), "x"))
+        for kind, executors in kinds:
+            with contextlib.ExitStack() as stack:
+                larger = [stack.enter_context(field.aside(kind)) for _ in steps]
+                for contender, step in zip(larger, steps, strict=True):
+                    contender.ask(op, amount=step)
+                for executor in executors:
+                    name = BARE[0] if kind == "bare" else f"{kind}, {executor}"
+                    everybody = zip((0, *steps), (field.contender(kind), *larger), strict=True)
+                    ways = [Way(str(step), contender, executor) for step, contender in everybody]
+                    found = interleaved(ways, "version", rounds=size.parents, times=5)
+                    times = ratio(medians(found[str(steps[-1])]), medians(found["0"])).median
+                    if kind != "bare":
+                        target.values[name] = times
+                    curve.lines[name] = {int(step) / unit: scaled(calls(found[step])) for step in found}
+                    table.rows.append((name, *(f.text() for f in curve.lines[name].values()), f"{times:.2f}"))
+        report.targets.append(target)
+        report.tables.append(table)
+        report.curves.append(curve)
 
 
 def live(field: Field, report: Report, size: Size) -> None:
@@ -249,7 +283,7 @@ def live(field: Field, report: Report, size: Size) -> None:
     first = size.live[1]
     each = (memory[most] - memory[first]) / (most - first) / 1024
     report.targets += [
-        Target(f"{most} live containers against one (flat: at most {FLAT} ×)", FLAT, " ×",
+        Target(f"{most} live containers against one (flat: at most {FLAT} x)", FLAT, " x",
                values={op: line[most].median / line[size.live[0]].median for op, line in lines.items()}),
         Target("memory of ours per waiting container", 32, " KiB", values={"asyncio": each}),
     ]  # fmt: skip
@@ -258,7 +292,8 @@ def live(field: Field, report: Report, size: Size) -> None:
             "More and more live containers, a task waiting for each",
             ("", *(f"{count} live, ms" for count in size.live)),
             [(f"`{op}`", *(line[count].text() for count in size.live)) for op, line in lines.items()],
-            said=f"`wait` is from the kill of a container until the task that waits for it goes on. Memory: {each:.1f} KiB of ours for each.",
+            said="`wait` is from the kill of a container until the task that waits for it goes on, on a `Subreaper`. "
+            f"A waiting container takes {each:.1f} KiB of our memory.",
         )
     )
     report.curves.append(Curve("live containers", "containers alive", "ms", lines))
@@ -268,18 +303,24 @@ def protection(field: Field, report: Report, size: Size) -> None:
     """`Container.run` on a newer runtime, in the sid root, where it can protect itself by overlayfs and where not."""
     title = '`Container.run(["true"])` where the runtime {} protect itself by overlayfs'
     targets = {
-        "cannot": Target(f"{title.format('cannot')}, sealed, against go-runc", 0.6, " ×"),
-        "can": Target(f"{title.format('can')}, sealed, against go-runc", 1.05, " ×"),
+        "cannot": Target(f"{title.format('cannot')}, sealed, against go-runc", 0.6, " x"),
+        "can": Target(f"{title.format('can')}, sealed, against go-runc", 1.05, " x"),
     }
     report.targets += targets.values()
     if not field.has_go:
         return
     RESULT.unlink(missing_ok=True)
-    inside = [".cache/venv-sid/bin/python", "-m", "tests.bench.protection", RESULT.relative_to(PROJECT), str(size.lives * 2)]
+    inside = [
+        ".cache/venv-sid/bin/python",
+        "-m",
+        "tests.bench.protection",
+        RESULT.relative_to(PROJECT),
+        str(size.lives * 2),
+    ]
     try:
         environment = [".ci/setup", "environment", ".cache/venv-sid", "/usr/bin/python3", "test"]
         for command in (environment, inside):
-            subprocess.run([SID, "run", "v2", *command], check=True, cwd=PROJECT, stdin=subprocess.DEVNULL)
+            subprocess.run([SID, "run", "v1", *command], check=True, cwd=PROJECT, stdin=subprocess.DEVNULL)
     except subprocess.CalledProcessError as error:
         report.notes.append(f"where the runtime can and cannot protect itself: the sid root did not run: {error}")
         return
@@ -289,7 +330,9 @@ def protection(field: Field, report: Report, size: Size) -> None:
         against = {name: ratio(medians(samples), medians(found[GO])).median for name, samples in found.items()}
         target.values["asyncio, sealed"] = against["asyncio, sealed"]
         name = f"{title.format(where)}"
-        report.tables.append(by_calls(name, found, against, f"In the sid root: {said['runtime']}, Python {said['python']}."))
+        report.tables.append(
+            by_calls(name, found, against, f"In the sid root: {said['runtime']}, Python {said['python']}.")
+        )
         report.bars[f"{name}: ms".replace("`", "")] = {name: scaled(calls(samples)) for name, samples in found.items()}
 
 
@@ -312,7 +355,9 @@ def imports(field: Field, report: Report, size: Size) -> None:
         unneeded.update(names)
     report.targets += [
         Target("`import runc_async`", 80, " ms", values={"all": statistics.median(taken)}),
-        Target("of trio, uvloop and aiohttp, imported before it is needed", 0, " modules", values={"all": len(unneeded)}),
+        Target(
+            "of trio, uvloop and aiohttp, imported before it is needed", 0, " modules", values={"all": len(unneeded)}
+        ),
     ]
     report.tables.append(Table("`import runc_async`", ("ms",), [(Figure.of(taken).text(digits=1),)]))
 
@@ -320,9 +365,10 @@ def imports(field: Field, report: Report, size: Size) -> None:
 def by_calls(title: str, found: Mapping[str, list[Sample]], against: Mapping[str, float], said: str = "") -> Table:
     """A table of how long calls took."""
     rows = [
-        (name, calls(samples).text(1000, 1), f"{against[name]:.2f}" if against else "-") for name, samples in found.items()
+        (name, calls(samples).text(1000, 1), f"{against[name]:.2f}" if against else "-")
+        for name, samples in found.items()
     ]
-    return Table(title, ("", "ms", "× go-runc"), rows, said)
+    return Table(title, ("", "ms", "x go-runc"), rows, said)
 
 
 def scaled(figure: Figure) -> Figure:

@@ -24,9 +24,11 @@ OURS = [f"{loop}, {executor}" for loop in LOOPS for executor in EXECUTORS]
 PLAIN = "create_subprocess_exec"
 BARE = [f"posix_spawn, {executor}" for executor in EXECUTORS]
 GO = "go-runc"
+DIRECT = "asyncio, path, by posix_spawn"
+NO_PIPES = f"{PLAIN}, no output"
 
 
-class Failed(Exception):
+class FailedError(Exception):
     """A contender has ended instead of answering."""
 
 
@@ -48,7 +50,7 @@ class Contender:
     def ask(self, op: str, **asked: Any) -> Any:
         """Ask, and wait for the answer.
 
-        :raises Failed: there is none; the process has said why on stderr.
+        :raises FailedError: there is none; the process has said why on stderr.
         """
         assert self._process.stdin is not None
         assert self._process.stdout is not None
@@ -56,10 +58,10 @@ class Contender:
             self._process.stdin.write(json.dumps({"op": op, **asked}) + "\n")
             self._process.stdin.flush()
         except BrokenPipeError:
-            raise Failed(f"{self.kind} could not be asked for {op}") from None
+            raise FailedError(f"{self.kind} could not be asked for {op}") from None
         line = self._process.stdout.readline()
         if not line:
-            raise Failed(f"{self.kind} ended instead of answering {op}")
+            raise FailedError(f"{self.kind} ended instead of answering {op}")
         return json.loads(line)
 
     def __enter__(self) -> Self:

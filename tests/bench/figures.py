@@ -104,8 +104,7 @@ class Target:
         return round(value, 2) >= self.limit if self.at_least else round(value, 2) <= self.limit
 
     def measured(self) -> str:
-        """The values, the best first, each with those whose it is."""
-        whose: dict[str, list[str]] = {}
-        for who, value in sorted(self.values.items(), key=lambda item: item[1], reverse=self.at_least):
-            whose.setdefault(f"{value:.2f}{self.unit}", []).append(who)
-        return "; ".join(f"{value} {', '.join(names)}" for value, names in whose.items()) or "-"
+        """The best value and the worst, each with whose it is."""
+        found = sorted(self.values.items(), key=lambda item: item[1], reverse=self.at_least)
+        ends = [f"{value:.2f}{self.unit} ({who})" for who, value in (*found[:1], *found[1:][-1:])]
+        return " to ".join(ends) or "-"

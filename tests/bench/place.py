@@ -41,7 +41,7 @@ def place(*, below_the_binary: bool = False) -> Generator[dict[str, str]]:
     with tempfile.TemporaryDirectory(prefix="runc-async-bench-") as name:
         folder = Path(name)
         if below_the_binary:
-            runtime = shutil.copy(runtime, folder / "runc")
+            runtime = shutil.copy(runtime, str(folder / "runc"))
         rootfs = anyio.run(busybox_rootfs, folder / "rootfs")
         bundle = Bundle.create(folder / "bundle", default_spec(["sleep", "3600"]), rootfs=rootfs)
         runc = Runc(runtime, root=folder / "states")

@@ -1,7 +1,8 @@
 """A contender in Python: makes the calls that it is asked for, and says how long they took.
 
 python -m tests.bench.worker KIND PLACE: a request a line on stdin, an answer a line on stdout, both JSON.
-KIND is an event loop, for this project on it, or one of the two ways that Python itself has: ``plain`` or ``bare``.
+KIND is an event loop, for this project on it, or one of the two ways that Python itself has: ``plain`` or ``bare``; or
+``direct``, this project on asyncio as it would be if `asyncio.create_subprocess_exec` had no part in it.
 """
 
 from __future__ import annotations
@@ -18,11 +19,12 @@ import resource
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import anyio
 
-from runc_async import Container, FdExecutor, PathExecutor, Runc, SealedExecutor
+from runc_async import Container, FdExecutor, PathExecutor, Runc, SealedExecutor, Subreaper
+from runc_async._backends import _asyncio
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -32,16 +34,23 @@ EXECUTORS: dict[str, Callable[[str], Any]] = {
     "fd": FdExecutor.open,
     "sealed": SealedExecutor.open,
 }
+DIRECT = "direct"
+NO_PIPES = "none"
+"""In an executor's place: plain `create_subprocess_exec` without what takes the output."""
 LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "asyncio": ("asyncio", {}),
     "uvloop": ("asyncio", {"use_uvloop": True}),
     "trio": ("trio", {}),
+    DIRECT: ("asyncio", {}),
     "plain": ("asyncio", {}),
     "bare": ("asyncio", {}),
 }
 BEAT = 0.001
 """Seconds between two beats of the event loop."""
 CREATED_AT_ONCE = 4
+
+kept: list[object] = []
+"""What makes this process a large one."""
 
 
 class Bare:
@@ -77,7 +86,7 @@ class Plain:
         runtime, root, id = self._place["runtime"], self._place["root"], self._place["id"]
 
         async def communicate(*arguments: str) -> bytes:
-            pipe = asyncio.subprocess.PIPE
+            pipe = asyncio.subprocess.PIPE if executor != NO_PIPES else asyncio.subprocess.DEVNULL
             process = await asyncio.create_subprocess_exec(
                 runtime, *arguments, stdin=asyncio.subprocess.DEVNULL, stdout=pipe, stderr=pipe
             )
@@ -89,7 +98,9 @@ class Plain:
             await communicate("--version")
 
         async def state(number: int) -> None:
-            json.loads(await communicate("--root", root, "state", id))
+            output = await communicate("--root", root, "state", id)
+            if executor != NO_PIPES:
+                json.loads(output)
 
         return {"version": version, "state": state}[op]
 
@@ -97,27 +108,26 @@ class Plain:
 class Ours:
     """This project."""
 
-    def __init__(self, place: dict[str, str]) -> None:
+    def __init__(self, kind: str, place: dict[str, str]) -> None:
+        if kind == DIRECT:
+            _asyncio.can_start = lambda request: False
         self._place = place
-        self._runcs = {
-            name: Runc(make(place["runtime"]), root=place["root"], cleanup_timeout=60)
-            for name, make in EXECUTORS.items()
-        }
+        self._runcs = {name: Runc(make(place["runtime"]), root=place["root"]) for name, make in EXECUTORS.items()}
         self._attached: dict[str, Container] = {}
         self._stack = contextlib.AsyncExitStack()
         self._group = anyio.create_task_group()
         self._live = 0
-        self._kept: list[object] = []
+        self._watched: Runc | None = None
         self._numbers = itertools.count()
 
-    async def __aenter__(self) -> Ours:
-        await self._stack.enter_async_context(self._group)
+    async def __aenter__(self) -> Self:
         for name, runc in self._runcs.items():
             self._attached[name] = await self._stack.enter_async_context(runc.attach(self._place["id"]))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
-        self._group.cancel_scope.cancel()
+        if self._watched is not None:
+            self._group.cancel_scope.cancel()
         await self._stack.__aexit__(*exc)
 
     def call(self, op: str, executor: str) -> Callable[[int], Awaitable[object]]:
@@ -147,13 +157,23 @@ class Ours:
 
     # -- what is asked for besides calls -------------------------------------------------------------------
 
+    async def supervisor(self) -> Runc:
+        """A client that knows every exit status at once: whose monitor reaps, as a supervisor's does."""
+        if self._watched is None:
+            monitor = await self._stack.enter_async_context(Subreaper())
+            settings = {"root": self._place["root"], "cleanup_timeout": 60}
+            self._watched = Runc(self._place["runtime"], monitor=monitor, **settings)
+            await self._stack.enter_async_context(self._group)
+        return self._watched
+
     async def live(self, count: int) -> None:
         """Have so many containers that run, and a task waiting for each."""
+        runc = await self.supervisor()
         begin = anyio.CapacityLimiter(CREATED_AT_ONCE)
 
         async def hold(*, task_status: anyio.abc.TaskStatus[None]) -> None:
             async with contextlib.AsyncExitStack() as stack:
-                container = self._runcs["path"].container(self._new_id(), self._place["bundle"])
+                container = runc.container(self._new_id(), self._place["bundle"])
                 async with begin:
                     held = await stack.enter_async_context(container)
                     await held.start()
@@ -167,38 +187,42 @@ class Ours:
 
     async def waited(self, times: int) -> list[float]:
         """Seconds from the kill of a container until the task that waits for it goes on."""
+        runc = await self.supervisor()
         found: list[float] = []
         for _ in range(times):
-            async with self._runcs["path"].container(self._new_id(), self._place["bundle"]) as container:
+            async with runc.container(self._new_id(), self._place["bundle"]) as container:
                 await container.start()
-                began = 0.0
+                ended: list[float] = []
                 async with anyio.create_task_group() as group:
-
-                    async def wait(container: Container = container) -> None:
-                        await container.wait()
-                        found.append(time.perf_counter() - began)
-
-                    group.start_soon(wait)
+                    group.start_soon(_wait, container, ended)
                     await anyio.sleep(0.01)
                     began = time.perf_counter()
                     os.kill(container.pid, signal.SIGKILL)
+                found.append(ended[0] - began)
         return found
 
-    def memory(self) -> int:
+    async def memory(self) -> int:
         """Bytes of memory that are this process's alone."""
         gc.collect()
         with open("/proc/self/status") as file:
             return next(int(line.split()[1]) << 10 for line in file if line.startswith("RssAnon:"))
 
-    def ballast(self, size: int) -> None:
-        """Be as large a process."""
-        self._kept.append(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
 
-    def descriptors(self, count: int) -> None:
-        """Have as many descriptors open."""
-        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, count + 1000), most))
-        self._kept += [open(os.devnull) for _ in range(count)]  # noqa: SIM115
+async def _wait(container: Container, ended: list[float]) -> None:
+    await container.wait()
+    ended.append(time.perf_counter())
+
+
+def ballast(amount: int) -> None:
+    """Be larger by so many bytes of memory."""
+    kept.append(mmap.mmap(-1, amount, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE))
+
+
+def descriptors(amount: int) -> None:
+    """Have so many more descriptors open."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, amount + 1000), most))
+    kept.extend(open(os.devnull) for _ in range(amount))  # noqa: SIM115
 
 
 async def measured(call: Callable[[int], Awaitable[object]], times: int, at_once: int, beats: bool) -> dict[str, Any]:
@@ -237,9 +261,10 @@ async def measured(call: Callable[[int], Awaitable[object]], times: int, at_once
 async def answered(contender: Any, asked: dict[str, Any]) -> Any:
     """The answer to one request."""
     op = asked.pop("op")
-    if op in ("live", "waited", "memory", "ballast", "descriptors"):
-        found = getattr(contender, op)(**asked)
-        return await found if asyncio.iscoroutine(found) else found
+    if op in ("ballast", "descriptors"):
+        return {"ballast": ballast, "descriptors": descriptors}[op](**asked)
+    if op in ("live", "waited", "memory"):
+        return await getattr(contender, op)(**asked)
     call = contender.call(op, asked.get("executor", "path"))
     return await measured(call, asked["times"], asked.get("at_once", 1), asked.get("beats", False))
 
@@ -247,9 +272,11 @@ async def answered(contender: Any, asked: dict[str, Any]) -> Any:
 async def serve(kind: str, place: dict[str, str]) -> None:
     """Answer until nobody asks any more."""
     async with contextlib.AsyncExitStack() as stack:
-        contender: Any = {"plain": Plain, "bare": Bare}.get(kind, Ours)(place)
-        if isinstance(contender, Ours):
-            await stack.enter_async_context(contender)
+        contender: Any
+        if kind in ("plain", "bare"):
+            contender = {"plain": Plain, "bare": Bare}[kind](place)
+        else:
+            contender = await stack.enter_async_context(Ours(kind, place))
         for line in sys.stdin:  # the event loop has nothing else to do meanwhile
             print(json.dumps(await answered(contender, json.loads(line))), flush=True)
 

@@ -6,7 +6,7 @@ SETUP := ./.ci/setup
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix soak lint docs clean
+.PHONY: help setup demo test test-matrix soak bench lint docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -37,6 +37,10 @@ test-matrix: setup ## the whole suite in a Debian sid root, on runc and crun, cg
 soak: setup ## 10,000 short containers, 500 at once, 200 streams, 1,000 cancelled calls of each kind: an hour
 	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STREAMS=200 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 \
 		$(PYTHON) -m pytest tests/soak tests/faults $(PYTEST)
+
+bench: setup ## against go-runc, asyncio and the system call, into README and docs (ten minutes; QUICK=1: two, prints only)
+	@tests/bench/build || echo "bench: without go-runc, see above" >&2
+	@$(PYTHON) -m tests.bench $(if $(QUICK),quick)
 
 lint: setup ## formatting, style, types
 	@$(PYTHON) -m ruff format --check --quiet .

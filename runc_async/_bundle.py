@@ -23,7 +23,7 @@ import msgspec
 from ._default_spec import default_spec
 from ._private import private_directory
 from ._shield import shielded
-from ._spec import written
+from ._values import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence

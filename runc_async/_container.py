@@ -7,7 +7,7 @@ import logging
 import os
 import signal as signals
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
@@ -472,8 +472,9 @@ def _drain(stream: FdReceiveStream, into: bytearray) -> None:
             into += data
 
 
-def _single(errors: BaseException) -> BaseException:
+def _single(error: BaseException) -> BaseException:
     """The one error of a group and of groups in it, or the group."""
-    while isinstance(errors, BaseExceptionGroup) and len(errors.exceptions) == 1:
-        errors = errors.exceptions[0]
-    return errors
+    inside = (
+        cast("BaseExceptionGroup[BaseException]", error).exceptions if isinstance(error, BaseExceptionGroup) else ()
+    )
+    return _single(inside[0]) if len(inside) == 1 else error

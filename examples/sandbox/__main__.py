@@ -48,7 +48,9 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default: %(default)s)")
     parser.add_argument("--port", type=int, default=8080, help="0 is any free one (default: %(default)s)")
-    parser.add_argument("--origin", action="append", default=[], metavar="URL", help="a proxy's: https://sandbox.example")
+    parser.add_argument(
+        "--origin", action="append", default=[], metavar="URL", help="a proxy's: https://sandbox.example"
+    )
     parser.add_argument("--token-file", type=Path, help="else $SANDBOX_TOKEN is the token, or else a new one is made")
     parser.add_argument("--runtime", default="runc", help="path or name (default: %(default)s)")
     parser.add_argument("--state", type=Path, help="directory of its containers; what it left there when it was killed "
@@ -85,8 +87,10 @@ def state_directory(options: argparse.Namespace, stack: contextlib.ExitStack) ->
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-")))
     state: Path = options.state.absolute()
     state.mkdir(parents=True, exist_ok=True)
+    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    stack.callback(os.close, lock)
     try:
-        fcntl.flock(stack.enter_context(open(state / "lock", "w")), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         raise ValueError(f"{state} is another service's") from None
     return state

@@ -73,7 +73,7 @@ class Sample(NamedTuple):
     pids: int
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """What the service does not do; says why."""
 
 
@@ -223,7 +223,7 @@ class Runs:
         """Start a run.
 
         :raises ValueError: it asks for more than is allowed.
-        :raises Refused: as many as may be are running.
+        :raises RefusedError: as many as may be are running.
         """
         if limits is None:
             limits = self.within(Limits())
@@ -233,9 +233,9 @@ class Runs:
         if "\0" in program:
             raise ValueError("program: has a NUL character")
         if self.closed:
-            raise Refused("the service is stopping")
+            raise RefusedError("the service is stopping")
         if len(self.active()) >= self.running:
-            raise Refused(f"{self.running} runs at once are the most")
+            raise RefusedError(f"{self.running} runs at once are the most")
         run = Run(program, limits)
         self.all[run.id] = run
         for old in [run for run in self.all.values() if run.state == "ended"][: -self.kept or None]:
@@ -376,10 +376,10 @@ class Runs:
     async def terminal(self, run: Run) -> AsyncGenerator[Console]:
         """A shell in its container, on a terminal; leaving kills it.
 
-        :raises Refused: it is not running.
+        :raises RefusedError: it is not running.
         """
         if run.container is None:
-            raise Refused("it is not running")
+            raise RefusedError("it is not running")
         async with (
             ConsoleSocket() as socket,
             run.container.exec(

@@ -1,7 +1,7 @@
 """The sandbox over HTTP: who may ask, what may be asked, and how it is answered.
 
-    POST /runs                  {"program": "echo hi", "limits": {"memory": 64, "timeout": 10}}; its output, as it comes.
-                                Leaving kills it. With "detach": true it is described at once, and runs on.
+    POST /runs                  {"program": "echo hi", "limits": {"memory": 64, "timeout": 10}}: its output, as it
+                                comes; leaving kills it. With "detach": true it is described at once, and runs on.
     GET  /runs                  all of them
     GET  /runs/ID               one, with its program
     GET  /runs/ID/logs          its output until now; with ?follow=1 until its end
@@ -28,12 +28,12 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import msgspec
 from aiohttp import WSMsgType, web
-from runs import Limits, Refused, Run, Runs
+from runs import Limits, RefusedError, Run, Runs
 
-from runc_async import CommandError
+from runc_async import RuncError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Generator, Iterable
+    from collections.abc import AsyncIterator, Generator, Iterable
 
     from aiohttp.typedefs import Handler
 
@@ -154,7 +154,9 @@ class Service:
     def counted(self, what: str) -> Generator[None]:
         """One more of something that there may only be so many of."""
         if self.open[what] >= MOST[what]:
-            raise web.HTTPTooManyRequests(text=f"{MOST[what]} {what} at once are the most", headers={"Retry-After": "1"})
+            raise web.HTTPTooManyRequests(
+                text=f"{MOST[what]} {what} at once are the most", headers={"Retry-After": "1"}
+            )
         self.open[what] += 1
         try:
             yield
@@ -179,7 +181,7 @@ class Service:
             run = self.runs.start(wanted.program, limits)
         except ValueError as exc:  # msgspec's are, too
             raise web.HTTPBadRequest(text=str(exc)) from exc
-        except Refused as exc:
+        except RefusedError as exc:
             raise web.HTTPTooManyRequests(text=str(exc), headers={"Retry-After": "1"}) from exc
         if wanted.detach:
             return answer(run.described(), status=201, location=f"/runs/{run.id}")
@@ -269,18 +271,20 @@ class Service:
         """A shell."""
         run = self.found(request)
         wants_socket(request)
-        with self.counted("terminals"):
+        async with contextlib.AsyncExitStack() as stack:
+            stack.enter_context(self.counted("terminals"))
             try:
-                async with self.runs.terminal(run) as console, self.socket(request) as socket:
-                    shown = asyncio.create_task(self.show(console, socket))
-                    try:
-                        await self.type(console, socket)
-                    finally:
-                        shown.cancel()
-                        await asyncio.gather(shown, return_exceptions=True)
-                    return socket
-            except (Refused, CommandError) as exc:
+                console = await stack.enter_async_context(self.runs.terminal(run))
+            except (RefusedError, RuncError) as exc:
                 raise web.HTTPConflict(text=str(exc)) from exc
+            socket = await stack.enter_async_context(self.socket(request))
+            shown = asyncio.create_task(self.show(console, socket))
+            try:
+                await self.type(console, socket)
+            finally:
+                shown.cancel()
+                await asyncio.gather(shown, return_exceptions=True)
+        return socket
 
     async def show(self, console: Console, socket: web.WebSocketResponse) -> None:
         """What the terminal prints, to the browser."""
@@ -365,7 +369,9 @@ async def answered_in_json(request: web.Request, handler: Handler) -> web.Stream
     except web.HTTPException as exc:
         if exc.status < 400:
             raise
-        headers = {name: exc.headers[name] for name in ("Allow", "Retry-After", "WWW-Authenticate") if name in exc.headers}
+        headers = {
+            name: exc.headers[name] for name in ("Allow", "Retry-After", "WWW-Authenticate") if name in exc.headers
+        }
         return web.Response(
             status=exc.status, body=encode({"error": exc.text}), headers=headers, content_type="application/json"
         )

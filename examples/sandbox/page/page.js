@@ -8,7 +8,7 @@ const [uplot, xterm, addonFit] = await Promise.all(["/lib/uplot.js", "/lib/xterm
 
 const PRESETS = {
   "Hello": 'echo "hello from $(hostname), I am $(id -un)"\nfor i in 1 2 3 4 5; do echo "line $i"; sleep 0.4; done\necho "this goes to stderr" >&2\nexit 3',
-  "CPU and memory": 'echo "busy for a while, in waves"\ni=0\nwhile [ $i -lt 8 ]; do\n  timeout 3 sh -c "while :; do :; done"\n  head -c ${i}000000 /dev/zero >/tmp/wave; sleep 2\n  i=$((i + 1)); echo "wave $i"\ndone',
+  "CPU and memory": 'echo "busy for a while, in waves"\ni=0\nwhile [ $i -lt 8 ]; do\n  until=$(($(date +%s) + 3))\n  while [ $(date +%s) -lt $until ]; do :; done\n  head -c $((i * 6000000)) /dev/zero >/tmp/wave; sleep 2\n  i=$((i + 1)); echo "wave $i"\ndone',
   "Too much memory": 'echo "eating memory"\ntail /dev/zero\necho "not reached"',
   "Fork bomb": 'bomb() { bomb | bomb & }\nbomb\nsleep 2\necho "still here: $(ls /proc | grep -c "^[0-9]") processes"',
   "Reach the host": 'echo "interfaces:"; ip -o addr\necho "processes:"; ps\nwget -T 2 -qO- http://127.0.0.1:8080/ || echo "no such host"\ntouch /bin/mine || echo "read-only"',
@@ -178,6 +178,7 @@ async function choose(id, tab = "output") {
     fillDetail(runs.get(id));
   }
   show(tab);
+  if (matchMedia("(max-width: 900px)").matches) $("detail").scrollIntoView({ behavior: "smooth" });
   reading = new AbortController();
   await read(id, reading.signal).catch((error) => { if (error.name !== "AbortError") say(error.message); });
 }
@@ -222,10 +223,11 @@ function faded(name) { return `color-mix(in srgb, ${color(name)} 16%, transparen
 function draw(run) {
   if (!uplot || run.samples.length === 0) return;
   const begun = Date.parse(run.began) / 1000;
-  const times = run.samples.map((sample) => sample.time - begun);
-  const flat = (value) => times.map(() => value);
-  const cpu = [times, run.samples.map((s) => s.cpu * 100), flat(run.limits.cpus * 100)];
-  const memory = [times, run.samples.map((s) => s.memory / (1 << 20)), flat(run.limits.memory)];
+  const last = run.samples.at(-1).time - begun;
+  const times = [0, ...run.samples.map((sample) => sample.time - begun), Math.max(last, 10)]; // the limit is a whole line
+  const around = (values, limit) => [times, [null, ...values, null], times.map(() => limit)];
+  const cpu = around(run.samples.map((s) => s.cpu * 100), run.limits.cpus * 100);
+  const memory = around(run.samples.map((s) => s.memory / (1 << 20)), run.limits.memory);
   plots ??= { cpu: plot($("cpu-plot"), "--live", "%"), memory: plot($("memory-plot"), "--memory", "") };
   plots.cpu.setData(cpu);
   plots.memory.setData(memory);
@@ -236,8 +238,8 @@ function plot(place, stroke, unit) {
   const axis = { stroke: color("--faint"), font, ticks: { show: false }, grid: { stroke: color("--line"), width: 1 } };
   const made = new uplot.default({
     width: place.clientWidth, height: place.clientHeight, cursor: { y: false, points: { size: 6 } }, legend: { show: false },
-    padding: [10, 8, 0, 0],
-    scales: { x: { time: false, range: (_, low, high) => [Math.min(low, high - 10), high] }, y: { range: (_, low, high) => [0, high * 1.1] } },
+    padding: [10, 16, 0, 0],
+    scales: { x: { time: false, range: (_, low, high) => [low, high] }, y: { range: (_, low, high) => [0, high * 1.1] } },
     axes: [
       { ...axis, grid: { show: false }, size: 26, space: 60, values: (_, marks) => marks.map((mark) => `${mark} s`) },
       { ...axis, size: 44, space: 34, values: (_, marks) => marks.map((mark) => `${mark}${unit && ` ${unit}`}`) },

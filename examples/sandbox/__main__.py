@@ -22,6 +22,7 @@ import os
 import re
 import secrets
 import shlex
+import shutil
 import socket
 import sys
 import tempfile
@@ -36,6 +37,8 @@ from runc_async import Runc, RuncError, SealedExecutor, Subreaper, busybox_rootf
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
+
+logger = logging.getLogger("sandbox")
 
 SHUTDOWN = 5.0
 """Seconds that open requests have to end in, after the containers are gone."""
@@ -112,6 +115,7 @@ def main() -> None:
         runs = Runs(
             Runc(executor, root=state / "containers", monitor=monitor),
             options.rootfs or state / "rootfs",
+            bundles=state / "bundles",
             interpreter=shlex.split(options.interpreter),
             shell=shlex.split(options.shell),
             most=Limits(options.memory, options.cpus, options.pids, options.timeout, options.output),
@@ -125,7 +129,9 @@ def main() -> None:
             async with monitor:
                 for left in await runs.runc.list():
                     async with runs.runc.attach(left.id, delete=True):
-                        logging.warning("removing %s, which a killed service left", left.id)
+                        logger.warning("removing %s, which a killed service left", left.id)
+                shutil.rmtree(state / "bundles", ignore_errors=True)
+                (state / "bundles").mkdir()
                 if not runs.rootfs.exists():
                     await busybox_rootfs(runs.rootfs)
                 await runs.check()

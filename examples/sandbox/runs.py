@@ -8,6 +8,7 @@ import contextlib
 import logging
 import os
 import secrets
+import tempfile
 import time
 from collections import deque
 from datetime import UTC, datetime
@@ -18,6 +19,7 @@ import msgspec
 from msgspec import Meta
 
 from runc_async import (
+    Bundle,
     CommandError,
     ConsoleSocket,
     PipeIO,
@@ -25,7 +27,6 @@ from runc_async import (
     Stats,
     UnsupportedError,
     default_spec,
-    temporary_bundle,
 )
 
 if TYPE_CHECKING:
@@ -160,6 +161,7 @@ class Run:
 class Runs:
     """All runs of the service: so many at once, so many remembered.
 
+    :param bundles: a directory for their bundles, which are gone when they end; None is the one for temporary files.
     :param most: the most that one run may ask for.
     :param running: the most runs at once.
     :param kept: the most runs that are remembered after their end.
@@ -172,6 +174,7 @@ class Runs:
         runc: Runc,
         rootfs: Path,
         *,
+        bundles: Path | None = None,
         interpreter: Sequence[str] = ("sh", "-c"),
         shell: Sequence[str] = ("sh",),
         most: Limits | None = None,
@@ -182,6 +185,7 @@ class Runs:
     ) -> None:
         self.runc = runc
         self.rootfs = rootfs
+        self.bundles = bundles
         self.interpreter = interpreter
         self.shell = shell
         self.most = most or Limits(memory=256, cpus=1, pids=128, timeout=600, output=1024)
@@ -284,7 +288,7 @@ class Runs:
         self.notify()
 
     async def contained(self, run: Run) -> None:
-        """Its container."""
+        """Its bundle, and its container."""
         user = NOBODY if os.geteuid() == 0 else None
         spec = default_spec(
             [*self.interpreter, run.program],
@@ -296,9 +300,13 @@ class Runs:
             hostname="sandbox",
             env={"HOME": "/tmp"},
         )
+        with tempfile.TemporaryDirectory(prefix=f"{run.id}-", dir=self.bundles) as folder:
+            bundle = Bundle.create(folder, spec, rootfs=self.rootfs)
+            await self.watched(run, bundle, PipeIO(stdin=False, uid=user, gid=user))
+
+    async def watched(self, run: Run, bundle: Bundle, io: PipeIO) -> None:
+        """Its container, with all that looks after it."""
         async with (
-            temporary_bundle(spec, rootfs=self.rootfs) as bundle,
-            PipeIO(stdin=False, uid=user, gid=user) as io,
             self.runc.container(self.container_id(run), bundle, io=io) as container,
             asyncio.TaskGroup() as group,
         ):

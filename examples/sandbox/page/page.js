@@ -11,7 +11,7 @@ const PRESETS = {
   "CPU and memory": 'echo "busy for a while, in waves"\ni=0\nwhile [ $i -lt 8 ]; do\n  until=$(($(date +%s) + 3))\n  while [ $(date +%s) -lt $until ]; do :; done\n  head -c $((i * 6000000)) /dev/zero >/tmp/wave; sleep 2\n  i=$((i + 1)); echo "wave $i"\ndone',
   "Too much memory": 'echo "eating memory"\ntail /dev/zero\necho "not reached"',
   "Fork bomb": 'bomb() { bomb | bomb & }\nbomb\nsleep 2\necho "still here: $(ls /proc | grep -c "^[0-9]") processes"',
-  "Reach the host": 'echo "interfaces:"; ip -o addr\necho "processes:"; ps\nwget -T 2 -qO- http://127.0.0.1:8080/ || echo "no such host"\ntouch /bin/mine || echo "read-only"',
+  "Reach the host": 'echo "interfaces:"; ls /sys/class/net\necho "processes:"; ps\nnc -w 2 127.0.0.1 8080 || echo "no way out"\ntouch /bin/mine || echo "read-only"',
 };
 const SHELL = "# a container to type into\nwhile :; do sleep 3600; done";
 

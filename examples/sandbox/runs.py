@@ -242,8 +242,6 @@ class Runs:
             raise RefusedError(f"{self.running} runs at once are the most")
         run = Run(program, limits)
         self.all[run.id] = run
-        for old in [run for run in self.all.values() if run.state == "ended"][: -self.kept or None]:
-            del self.all[old.id]
         run.task = asyncio.create_task(self.live(run))
         self.notify()
         return run
@@ -284,6 +282,8 @@ class Runs:
         if run.state != "ended":
             run.state = "ended"
             run.ended = datetime.now(UTC)
+        for old in [run for run in self.all.values() if run.state == "ended"][: -self.kept or None]:
+            del self.all[old.id]
         run.notify()
         self.notify()
 

@@ -261,7 +261,7 @@ class TestLimits:
             async with aiohttp.ClientSession() as session:
                 client = Client(sandbox, session)
                 ids = [(await client.run("true"))[-1]["id"] for _ in range(4)]
-                assert [run["id"] for run in (await client.get("/runs"))["runs"]] == [ids[3], ids[2], ids[1]][:3]
+                assert [run["id"] for run in (await client.get("/runs"))["runs"]] == [ids[3], ids[2]]
 
     async def test_a_message_that_is_too_large(self, client: Client) -> None:
         async with client.socket("/live") as live:

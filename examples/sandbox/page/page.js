@@ -9,7 +9,7 @@ const [uplot, xterm, addonFit] = await Promise.all(["/lib/uplot.js", "/lib/xterm
 const PRESETS = {
   "Hello": 'echo "hello from $(hostname), I am $(id -un)"\nfor i in 1 2 3 4 5; do echo "line $i"; sleep 0.4; done\necho "this goes to stderr" >&2\nexit 3',
   "CPU and memory": 'echo "busy for a while, in waves"\ni=0\nwhile [ $i -lt 8 ]; do\n  until=$(($(date +%s) + 3))\n  while [ $(date +%s) -lt $until ]; do :; done\n  head -c $((i * 6000000)) /dev/zero >/tmp/wave; sleep 2\n  i=$((i + 1)); echo "wave $i"\ndone',
-  "Too much memory": 'echo "eating memory"\ntail /dev/zero\necho "not reached"',
+  "Too much memory": 'echo "eating memory"\nexec tail /dev/zero',
   "Fork bomb": 'bomb() { bomb | bomb & }\nbomb\nsleep 2\necho "still here: $(ls /proc | grep -c "^[0-9]") processes"',
   "Reach the host": 'echo "interfaces:"; ls /sys/class/net\necho "processes:"; ps\nnc -w 2 127.0.0.1 8080 || echo "no way out"\ntouch /bin/mine || echo "read-only"',
 };
@@ -129,7 +129,8 @@ function outcome(run) {
   if (run.state !== "ended") return run.state;
   if (run.reason) return run.reason;
   if (run.out_of_memory && run.status === 137) return "out of memory";
-  return run.status === null ? "ended" : `exit ${run.status}`;
+  const status = run.status === null ? "ended" : `exit ${run.status}`;
+  return run.out_of_memory ? `${status}, short of memory` : status;
 }
 
 const percent = (cpu) => `${Math.round(cpu * 100)} %`;

@@ -156,7 +156,7 @@ def test_a_terminal_that_is_typed_into_and_follows_the_window(page: Page, sandbo
     assert now[0] < rows
     assert now[1] < columns
     assert now[0] == page.tab.locator(".xterm-rows > div").count()
-    page.type("id -u; sleep 50\n")
+    page.type("sh -c 'id -u; exec sleep 50'\n")
     page.sees(".xterm-rows", "65534")
     page.tab.keyboard.press("Control+c")
     page.type("printf 'h\u00e4tte %s\\n' $((6 * 7))\n")

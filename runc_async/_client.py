@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal as signals
 import time
 from collections.abc import Mapping
@@ -60,6 +61,7 @@ __all__ = ["Runc"]
 
 # `ps` cuts its lines at COLUMNS, which a shell may have exported, and readline sets where no Python sees it.
 WIDE = {"COLUMNS": "100000"}
+NO_ROOT = re.compile(r"open (.+): no such file or directory")
 
 
 class Runc:
@@ -177,8 +179,14 @@ class Runc:
     # -- what there is -----------------------------------------------------------------------------------
 
     async def list(self, *, extra_args: Sequence[str] = ()) -> builtins.list[ContainerState]:
-        """All containers under the runtime's root (``runc-list(8)``)."""
-        outcome = await self._road.captured("list", {"format": "json"}, extra_args=extra_args)
+        """All containers under the runtime's root (``runc-list(8)``): none where there is no such directory yet."""
+        try:
+            outcome = await self._road.captured("list", {"format": "json"}, extra_args=extra_args)
+        except CommandError as error:  # newer ones of runc fail there
+            missing = NO_ROOT.fullmatch(error.message)
+            if missing is None or os.path.exists(missing[1]):
+                raise
+            return []
         return decoded(list[ContainerState], outcome)
 
     async def state(self, id: str, *, extra_args: Sequence[str] = ()) -> ContainerState:

@@ -9,7 +9,7 @@ import fcntl
 import os
 import select
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
@@ -144,13 +144,14 @@ class Subreaper(PidfdMonitor):
     """
 
     _open = 0
+    _awaited: ClassVar[set[int]] = set()
+    """What somebody waits for: the others that are open must leave it alone, whatever they took it for before."""
 
     def __init__(self) -> None:
         super().__init__()
         self._orphans: dict[int, Watch] = {}
         self._leaders: dict[int, int] = {}
         """The detached processes that are known to this process: pid to pid namespace (0: unknown, or our own)."""
-        self._awaited: set[int] = set()
 
     async def __aenter__(self) -> Self:
         if Subreaper._open == 0:
@@ -244,7 +245,9 @@ class Subreaper(PidfdMonitor):
     def _watch_orphan(self, pid: int, pidfd: int) -> None:
         def end() -> None:
             del self._orphans[pid]
-            os.waitid(os.P_PID, pid, os.WEXITED)  # a zombie of ours: the number cannot be anybody else's
+            if pid not in self._awaited:
+                with contextlib.suppress(ChildProcessError):  # another one that is open was quicker
+                    os.waitid(os.P_PID, pid, os.WEXITED)  # a zombie of ours: the number cannot be anybody else's
             self._adopt()
             self._leaders.pop(pid, None)
 

@@ -4,28 +4,29 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncIterable
+from typing import TYPE_CHECKING, Any, Literal, Self
 
 import anyio
-import dask
 import msgspec
+from dask import annotate  # type: ignore[attr-defined]
 
 from ._job import PLUGIN, JobCancelledError, Output, Result, Seen
 from ._scheduler import JobsPlugin
 from ._worker import run_job
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
 
     from anyio.abc import ObjectSendStream
-    from distributed import Client, Future
+    from distributed import Client
 
     from ._job import Job
     from ._worker import ContainerPlugin
 
 __all__ = ["Containers", "Submitted"]
 
-STREAMS = ("stdout", "stderr")
+STREAMS: tuple[Literal["stdout", "stderr"], ...] = ("stdout", "stderr")
 
 
 class Containers:
@@ -38,7 +39,7 @@ class Containers:
     def __init__(self, client: Client) -> None:
         if not client.asynchronous:
             raise ValueError("the client must be asynchronous: Client(address, asynchronous=True)")
-        self._client = client
+        self._client: Any = client  # Dask's own annotations are not whole
 
     async def prepare(self, plugin: ContainerPlugin) -> None:
         """Prepare the scheduler and all workers, present and future; once for a cluster.
@@ -59,8 +60,8 @@ class Containers:
         :returns: it, `Submitted`. When that is forgotten, so is the job.
         """
         key = f"{job.name}-{uuid.uuid4().hex}"
-        with dask.annotate(**{PLUGIN: job.reruns}):
-            future = self._client.submit(run_job, job, key, key=key, resources=job.needs(), pure=False)
+        with annotate(**{PLUGIN: job.reruns}):
+            future: Any = self._client.submit(run_job, job, key, key=key, resources=job.needs(), pure=False)
         return Submitted(self._client, job, future)
 
     async def run(self, job: Job) -> Result:
@@ -110,11 +111,11 @@ class Containers:
 
 
 async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncGenerator[Job]:
-    if hasattr(jobs, "__aiter__"):
-        async for job in cast("AsyncIterable[Job]", jobs):
+    if isinstance(jobs, AsyncIterable):
+        async for job in jobs:
             yield job
     else:
-        for job in cast("Iterable[Job]", jobs):
+        for job in jobs:
             yield job
 
 
@@ -125,7 +126,7 @@ class Submitted:
     :ivar key: its name with Dask, of which the containers' ids are made.
     """
 
-    def __init__(self, client: Client, job: Job, future: Future[None]) -> None:
+    def __init__(self, client: Any, job: Job, future: Any) -> None:
         self.job = job
         self.key = str(future.key)
         self._client = client
@@ -135,7 +136,7 @@ class Submitted:
     def __repr__(self) -> str:
         return f"<Submitted {self.key} {self._future.status}>"
 
-    def __enter__(self) -> Submitted:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exc_info: object) -> None:
@@ -156,7 +157,7 @@ class Submitted:
     async def _awaited(self) -> Result:
         await self._future._state.wait()  # unlike `await future` it fetches nothing from the worker
         if self._future.status == "error":
-            raise cast("Exception", await cast("Any", self._future.exception()))
+            raise await self._future.exception()
         report = None
         if self._future.status == "finished":
             report = await self._client.scheduler.runc_async_result(key=self.key)
@@ -166,7 +167,7 @@ class Submitted:
 
     async def cancel(self) -> None:
         """Cancel it. Its worker then kills its container and removes it."""
-        await cast("Any", self._client.cancel([self._future]))
+        await self._client.cancel([self._future])
 
     async def output(self) -> AsyncGenerator[Output]:
         """Follow its output: ``async for output in submitted.output():``, from the beginning to the job's end.

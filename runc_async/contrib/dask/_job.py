@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime  # noqa: TC003 (msgspec reads it)
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
 from ..._errors import RuncError
 from ..._options import StrPath  # noqa: TC001 (read by documentation tools)
 from ..._spec import Spec  # noqa: TC001 (read by documentation tools)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["PLUGIN", "Job", "JobCancelledError", "JobLostError", "Output", "Result", "Seen"]
 
@@ -61,12 +63,14 @@ class Job:
     def needs(self) -> dict[str, float]:
         """What a worker must have free to run it."""
         limits = self.spec.get("linux", {}).get("resources", {})
-        cpu, memory = limits.get("cpu", {}), limits.get("memory", {})
+        cpu = limits.get("cpu", {})
+        quota, period = cpu.get("quota", 0), cpu.get("period", 0)
+        memory = limits.get("memory", {}).get("limit", 0)
         needs = {"containers": 1.0}
-        if cpu.get("quota", 0) > 0 and cpu.get("period", 0) > 0:
-            needs["cpus"] = cpu["quota"] / cpu["period"]
-        if memory.get("limit", 0) > 0:
-            needs["memory"] = float(memory["limit"])
+        if quota > 0 and period > 0:  # negative ones are no limit
+            needs["cpus"] = quota / period
+        if memory > 0:
+            needs["memory"] = float(memory)
         return {**needs, **self.resources}
 
 

@@ -49,9 +49,9 @@ class JobsPlugin(SchedulerPlugin):
 
     async def start(self, scheduler: Scheduler) -> None:
         """See `SchedulerPlugin`."""
-        self._scheduler = scheduler
+        self._scheduler: Any = scheduler  # Dask's own annotations are not whole
         for handler in (self.prepared, self.begin, self.end, self.result, self.output):
-            scheduler.handlers[f"runc_async_{handler.__name__}"] = handler
+            self._scheduler.handlers[f"runc_async_{handler.__name__}"] = handler
 
     def transition(self, key: Any, start: str, finish: str, *args: Any, stimulus_id: str, **keywords: Any) -> None:
         """See `SchedulerPlugin`."""
@@ -117,7 +117,8 @@ class JobsPlugin(SchedulerPlugin):
             if entry is not None and entry.report is None:
                 try:
                     worker = self._scheduler.rpc(entry.worker)
-                    news = await worker.runc_async_output(key=key, attempt=attempt, offsets=offsets)
+                    seen = {"attempt": attempt, "offsets": offsets}
+                    news: dict[str, Any] | None = await worker.runc_async_output(key=key, **seen)
                 except OSError:  # it is lost; the job begins again
                     news = None
                 if news is not None:

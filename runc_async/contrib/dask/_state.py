@@ -14,17 +14,21 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..._client import Runc
 from ..._errors import RuncError
 from ..._pidfd import Pidfd
 from ..._teardown import clear_remnants
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
+
+    from ..._client import Runc
 
 __all__ = ["State", "clear_dead", "default_base"]
 
 logger = logging.getLogger("runc_async")
+
+REMOVED_WITHIN = 10.0
+"""Seconds after which a dead worker's container is left to the next one that starts."""
 
 
 def default_base() -> Path:
@@ -64,7 +68,7 @@ class State:
 
     @classmethod
     @contextlib.contextmanager
-    def made(cls, base: Path) -> Iterator[State]:
+    def made(cls, base: Path) -> Generator[State]:
         """A new one, gone afterwards, if it is empty of containers."""
         state = None
         while state is None:  # a worker that starts at the same time may take it for a dead one's, and remove it
@@ -103,8 +107,11 @@ async def clear_dead(base: Path, runc: Callable[[Path], Runc], timeout: float) -
         try:
             await _runtimes_ended(state.containers, timeout)
             for id in state.ids():
+                road = runc(state.containers)._road
                 try:
-                    await clear_remnants(runc(state.containers)._road, id, begun=0)
+                    with anyio.fail_after(REMOVED_WITHIN):
+                        await road.remove(id)
+                        await clear_remnants(road, id, begun=0)  # where there was no state of it, or half of one
                 except (RuncError, OSError):
                     logger.exception("container %s of a dead worker could not be removed", id)
                     continue
@@ -121,7 +128,7 @@ async def _runtimes_ended(root: Path, timeout: float) -> None:
     """Wait for the runtime processes that a dead worker had started: a ``create`` under way still makes a container."""
     for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
         with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
-            if os.fsencode(root) not in file.read().split(b"\0"):
+            if b"--root=" + os.fsencode(root) not in file.read().split(b"\0"):
                 continue
             with Pidfd.open(pid) as process:
                 with anyio.move_on_after(timeout):

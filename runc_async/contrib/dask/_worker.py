@@ -111,8 +111,8 @@ class _Running:
 class ContainerPlugin(WorkerPlugin):
     """Prepares every worker, present and future, to run containers. See `Containers.prepare`.
 
-    It makes the runtime ready and tries it, makes a directory of container states, removes what workers that were killed
-    on this host have left, makes the worker's process a `Subreaper`, and declares its resources: ``containers``,
+    It makes the runtime ready and tries it, makes a directory of container states, removes what workers that were
+    killed on this host have left, makes the worker's process a `Subreaper`, and declares its resources: ``containers``,
     ``cpus`` and ``memory``. Only then do jobs come. When the worker closes, its containers are removed.
 
     :param runtime: the runtime: a path or name on the workers' hosts; or its bytes, which travel to each worker once
@@ -156,7 +156,7 @@ class ContainerPlugin(WorkerPlugin):
 
     async def setup(self, worker: Worker) -> None:
         """See `WorkerPlugin`."""
-        self._worker = worker
+        self._worker: Any = worker
         self._running: dict[str, _Running] = {}
         self._idle = asyncio.Condition()
         self._ready = asyncio.Event()
@@ -176,10 +176,10 @@ class ContainerPlugin(WorkerPlugin):
             self._runc = runc(self._state.containers)
             await self._runc.version()
             self._stack = stack.pop_all()
-        worker.handlers["runc_async_output"] = self._output
+        self._worker.handlers["runc_async_output"] = self._output
         self._ready.set()
         await worker.set_resources(**self._free(worker))
-        await worker.scheduler.runc_async_prepared(worker=worker.contact_address)
+        await self._worker.scheduler.runc_async_prepared(worker=worker.contact_address)
 
     def _free(self, worker: Worker) -> dict[str, float]:
         found = {
@@ -276,20 +276,23 @@ class ContainerPlugin(WorkerPlugin):
     async def _watched(self, job: Job, container: Container, io: PipeIO, running: _Running) -> tuple[Exit, bool]:
         """Start the container and wait for its end; how it ended, and whether its time was over."""
         streams = {"stdout": io._output(1), "stderr": io._output(2)}
+        exit: Exit | None = None
+        timed_out = False
         async with anyio.create_task_group() as group:
             if job.input is not None:
                 group.start_soon(_feed, io, job.input)
             for name, stream in streams.items():
                 group.start_soon(running.read, name, stream)
             await container.start()
-            with anyio.move_on_after(job.timeout) as limit:
+            with anyio.move_on_after(job.timeout):
                 exit = await container.wait()
-            if limit.cancelled_caught:
-                exit = await container.stop("KILL")
+            timed_out = exit is None
+            exit = exit or await container.stop("KILL")
             group.cancel_scope.cancel()
         for name, stream in streams.items():
             running.drain(name, stream)
-        return exit, limit.cancelled_caught
+        assert exit is not None
+        return exit, timed_out
 
 
 async def run_job(job: Job, key: str) -> None:

@@ -33,6 +33,7 @@ def no_task_left() -> None:
 @pytest.fixture
 async def cluster(scratch: Path, tmp_path: Path) -> AsyncIterator[LocalCluster]:
     """A scheduler and two workers with two threads each, in this process."""
+
     def running() -> set[int]:
         return {task.id for task in anyio.get_running_tasks() if "_call_in_runner_task" not in repr(task.coro)}
 

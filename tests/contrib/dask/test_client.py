@@ -19,15 +19,19 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.anyio
 
 
-async def test_a_result_has_all_that_is_known(containers: Containers, job: Callable[..., Job], cluster: LocalCluster) -> None:
+async def test_a_result_has_all_that_is_known(
+    containers: Containers, job: Callable[..., Job], cluster: LocalCluster
+) -> None:
     script = "i=0; while [ $i -lt 2000 ]; do i=$((i + 1)); done; read word; echo got $word; echo oops >&2; exit 3"
     result = await containers.run(job(script, input=b"it\n"))
     assert (result.status, result.timed_out, result.attempt) == (3, False, 1)
     assert (result.stdout, result.stderr) == (b"got it\n", b"oops\n")
     assert result.worker in cluster.scheduler.workers
     assert result.started < result.ended
-    assert result.cpu is not None and 0 < result.cpu < 10
-    assert result.memory is not None and 0 < result.memory < 1 << 30
+    assert result.cpu is not None
+    assert 0 < result.cpu < 10
+    assert result.memory is not None
+    assert 0 < result.memory < 1 << 30
 
 
 async def test_output_is_kept_up_to_its_limit(containers: Containers, job: Callable[..., Job]) -> None:
@@ -59,7 +63,9 @@ class TestMany:
         async with containers.results([job(script) for script in scripts.values()]) as results:
             async for done, result in results:
                 assert isinstance(result, Result)
-                assert done.spec["process"]["args"][2].endswith(result.stdout.decode().strip().replace("quick", "exit 4"))
+                assert done.spec["process"]["args"][2].endswith(
+                    result.stdout.decode().strip().replace("quick", "exit 4")
+                )
                 ended.append(result.stdout.decode().strip())
         assert ended == ["quick", "slow"]
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -84,17 +85,21 @@ class Machine:
         )
         self._namespace.ip(f"address add {self.address}/24 dev eth0", "link set eth0 up")
 
-    def start(self, *options: object) -> None:
-        """Start a worker; when the scheduler knows it is the client's business."""
+    def start(self, *launcher: str) -> None:
+        """Start a worker, below some other program; when the scheduler knows it is the client's business."""
         worker = [
             sys.executable, "-m", "distributed.cli.dask_worker", self.scheduler, "--no-nanny", "--no-dashboard",
-            "--host", self.address, "--nthreads", 4, "--name", f"machine-{self.number}", *options,
+            "--host", self.address, "--nthreads", 4, "--name", f"machine-{self.number}",
         ]  # fmt: skip
         if self._without is not None:
             worker = ["unshare", "--mount", sys.executable, __file__, self.folder, self._without, *worker]
         with open(self.folder / "log", "ab") as log:
             self._worker = subprocess.Popen(
-                self._namespace.inside(*worker), stdout=log, stderr=log, cwd=self.folder, env=environment(self.folder)
+                self._namespace.inside(*launcher, *worker),
+                stdout=log,
+                stderr=log,
+                cwd=self.folder,
+                env=environment(self.folder),
             )
 
     @property
@@ -130,7 +135,9 @@ class Machine:
         worker, self._worker = self._worker, None
         try:
             if worker is not None:
-                worker.terminate()
+                below = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
+                for pid in below or [worker.pid]:  # unshare hands no signal on
+                    os.kill(int(pid), signal.SIGTERM)
                 worker.wait(30)
         except subprocess.TimeoutExpired:
             worker.kill()

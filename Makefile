@@ -6,7 +6,7 @@ SETUP := ./.ci/setup
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix soak lint docs clean
+.PHONY: help setup demo test test-matrix soak bench-dask lint docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -31,8 +31,11 @@ test-matrix: setup ## the whole suite in a Debian sid root, on runc and crun, cg
 	@$(PYTHON) tests/matrix/run.py
 
 soak: setup ## 10,000 short containers, 500 at once, 1,000 cancelled calls of each kind: half an hour
-	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 \
-		$(PYTHON) -m pytest tests/soak tests/faults $(PYTEST)
+	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 RUNC_ASYNC_DASK_JOBS=5000 \
+		$(PYTHON) -m pytest tests/soak tests/faults tests/contrib $(PYTEST)
+
+bench-dask: setup ## what Dask costs: docs/measured-dask.md (root; ten minutes)
+	@$(PYTHON) -m tests.bench.cluster
 
 lint: setup ## formatting, style, types
 	@$(PYTHON) -m ruff format --check --quiet .

@@ -10,6 +10,7 @@ runtime's and the containers' among them; other work on the machine does not dis
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import platform
 import shutil
@@ -34,20 +35,22 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
 AT_ONCE = 8
+IDLE_FOR = 5.0
 RUNTIME = shutil.which("runc") or "runc"
 PAGE = Path(__file__).parents[2] / "docs/measured-dask.md"
 SPEC = default_spec(["true"], memory="32M")
 HEAD = """# Over Dask: what was measured
 
 Written by `make bench-dask` (`tests/bench/cluster.py`) on {when}: {cpus} CPUs, Linux {kernel}, Python {python}, {runc},
-distributed {distributed}. The load of the machine was {load:.0f} before it began: the rates show that, the CPU times hardly.
+distributed {distributed}. The load of the machine was {load:.0f} before it began: the rates show it, CPU times hardly.
 
 Each job is a whole life of a container (`true`, 32 MB), eight at once in total; the plain loop is a task group in one
 process that does what a worker does. Scheduler, client and workers share the machine, so more workers can only
-be faster until its CPUs are busy. CPU time is of all processes, runtime and containers included.
+be faster until its CPUs are busy. CPU time is of all processes, runtime and containers included, less what the cluster
+uses when it has nothing to do (heartbeats, statistics), which is the last column.
 
-| what | jobs | jobs per second | CPU per job, ms | of it more than the plain loop, ms |
-| --- | --- | --- | --- | --- |
+| what | jobs | jobs per second | CPU per job, ms | more than the plain loop, ms | idle, ms of CPU per second |
+| --- | --- | --- | --- | --- | --- |
 """
 
 
@@ -67,44 +70,50 @@ async def plain(count: int, rootfs: Path) -> tuple[float, float]:
     room = anyio.Semaphore(AT_ONCE)
 
     async def one(runc: Runc) -> None:
-        async with room, temporary_bundle(SPEC, rootfs=rootfs) as bundle, PipeIO(stdin=False) as io:
-            async with runc.container(f"plain-{uuid.uuid4().hex}", bundle, io=io) as container:
-                usage = Usage(container.pid)
-                await container.start()
-                assert (await container.wait()).status == 0
-                usage.cpu(), usage.memory()
-                for stream in (io.stdout, io.stderr):
-                    try:
-                        await stream.receive()
-                    except anyio.EndOfStream:
-                        continue
+        async with (
+            room,
+            temporary_bundle(SPEC, rootfs=rootfs) as bundle,
+            PipeIO(stdin=False) as io,
+            runc.container(f"plain-{uuid.uuid4().hex}", bundle, io=io) as container,
+        ):
+            usage = Usage(container.pid)
+            await container.start()
+            assert (await container.wait()).status == 0
+            usage.cpu(), usage.memory()
+            for stream in (io.stdout, io.stderr):
+                with contextlib.suppress(anyio.EndOfStream):
+                    await stream.receive()
 
-    async with Subreaper() as monitor:
-        with tempfile.TemporaryDirectory() as root, SealedExecutor.open(RUNTIME) as executor:
+    with contextlib.ExitStack() as stack:
+        root = stack.enter_context(tempfile.TemporaryDirectory())
+        executor = stack.enter_context(SealedExecutor.open(RUNTIME))
+        async with Subreaper() as monitor, anyio.create_task_group() as group:
             runc = Runc(executor, root=root, monitor=monitor)
             began, before = time.perf_counter(), cpu()
-            async with anyio.create_task_group() as group:
-                for _ in range(count):
-                    group.start_soon(one, runc)
-            return time.perf_counter() - began, cpu() - before
+            for _ in range(count):
+                group.start_soon(one, runc)
+        return time.perf_counter() - began, cpu() - before
 
 
 async def clustered(
     workers: int, counts: list[int], rootfs: Path, state: str
-) -> AsyncIterator[tuple[int, float, float]]:
-    """The same on a cluster."""
+) -> AsyncIterator[tuple[int, float, float, float]]:
+    """The same on a cluster; how many, seconds, seconds of CPU, and those of an idle cluster in a second."""
     async with (
         LocalCluster(
             n_workers=workers,
             threads_per_worker=AT_ONCE // workers,
             processes=True,
             asynchronous=True,
-            dashboard_address=None,
+            dashboard_address="127.0.0.1:0",
         ) as cluster,
         Client(cluster, asynchronous=True) as client,
     ):
         containers = Containers(client)
         await containers.prepare(ContainerPlugin(Path(RUNTIME).read_bytes(), state=state, memory=1 << 40))
+        before = cpu()
+        await anyio.sleep(IDLE_FOR)
+        idle = (cpu() - before) / IDLE_FOR
         for count in counts:
             began, before = time.perf_counter(), cpu()
             ended = 0
@@ -114,7 +123,8 @@ async def clustered(
                     assert result.status == 0
                     ended += 1
             assert ended == count
-            yield count, time.perf_counter() - began, cpu() - before
+            taken = time.perf_counter() - began
+            yield count, taken, cpu() - before - idle * taken, idle
 
 
 async def main(most: int, few: int, on_page: bool) -> None:
@@ -125,12 +135,12 @@ async def main(most: int, few: int, on_page: bool) -> None:
         rows = []
         taken, used = await plain(few, rootfs)
         base = used / few
-        rows.append(("plain loop", few, taken, used))
+        rows.append(("plain loop", few, taken, used, 0.0))
         print(rows[-1], flush=True)
         for workers in (1, 2, 4):
             counts = [few] if workers < 4 else sorted({min(count, most) for count in (100, few, 1000, most)})
-            async for count, taken, used in clustered(workers, counts, rootfs, f"{folder}/state"):
-                rows.append((f"{workers} worker{'s' * (workers > 1)}", count, taken, used))
+            async for count, taken, used, idle in clustered(workers, counts, rootfs, f"{folder}/state"):
+                rows.append((f"{workers} worker{'s' * (workers > 1)}", count, taken, used, idle))
                 print(rows[-1], flush=True)
     said = subprocess.run([RUNTIME, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
     text = HEAD.format(
@@ -142,9 +152,10 @@ async def main(most: int, few: int, on_page: bool) -> None:
         distributed=distributed.__version__,
         load=load,
     )
-    for name, count, taken, used in rows:
+    for name, count, taken, used, idle in rows:
         more = "" if name == "plain loop" else f"{(used / count - base) * 1000:.1f}"
-        text += f"| {name} | {count} | {count / taken:.1f} | {used / count * 1000:.1f} | {more} |\n"
+        per_job = f"{count / taken:.1f} | {used / count * 1000:.1f} | {more}"
+        text += f"| {name} | {count} | {per_job} | {idle * 1000:.0f} |\n"
     print(text)
     if on_page:
         PAGE.write_text(text)

@@ -41,7 +41,7 @@ async def cluster(scratch: Path, tmp_path: Path) -> AsyncIterator[LocalCluster]:
     (tmp_path / "dask").mkdir()
     with dask.config.set({"temporary-directory": str(tmp_path / "dask")}):
         async with LocalCluster(
-            n_workers=2, threads_per_worker=2, processes=False, asynchronous=True, dashboard_address=None
+            n_workers=2, threads_per_worker=2, processes=False, asynchronous=True, dashboard_address="127.0.0.1:0"
         ) as cluster:
             yield cluster
     with anyio.fail_after(5):

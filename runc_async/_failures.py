@@ -98,6 +98,7 @@ TABLE: tuple[Row, ...] = (
 
 _ROWS = tuple((re.compile(row.sentence, re.IGNORECASE), row) for row in TABLE)
 _LEAD = re.compile(r"(runc \w+ failed: |exec failed: )")
+_CRASH = re.compile(r"^(runtime: failed|runtime/cgo: |fatal error: |panic: ).*", re.MULTILINE)
 _UNKNOWN_FLAG = re.compile(
     r"(?:Incorrect Usage[:.] )?flag provided but not defined: -(?P<go>\S+)"
     r"|.*: unrecognized option '(?P<long>[^'=]+)"
@@ -192,7 +193,9 @@ def failure(
     :returns: an error of the class that the table says. Its message is the last error in the log, else the
         last word on standard error, else a sentence that says there was none.
     """
-    message = _decisive(log) or _decisive(parse_log(stderr)) or _usage_error(stdout) or _silence(status)
+    message = (
+        _decisive(log) or _crash(stderr) or _decisive(parse_log(stderr)) or _usage_error(stdout) or _silence(status)
+    )
     command = next((word for word in argv[1:] if word in COMMANDS), "")
     if unsupported := _unsupported(argv, command, message, version):
         return UnsupportedError(argv, status, unsupported, log)
@@ -211,6 +214,12 @@ def _decisive(entries: Sequence[LogEntry]) -> str:
             if entry.level in levels and entry.message and not entry.message.startswith("Try `"):
                 return entry.message
     return ""
+
+
+def _crash(stderr: bytes) -> str:
+    """What Go says before the stacks of a program that it ends."""
+    found = _CRASH.search(stderr.decode(errors="replace"))
+    return found[0] if found else ""
 
 
 def _usage_error(stdout: bytes) -> str:

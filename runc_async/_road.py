@@ -26,10 +26,19 @@ from ._models import ContainerState, decode, parse_json, parse_version
 from ._pidfd import Pidfd
 from ._private import private_directory
 from ._reserve import with_room
-from ._shield import shielded
+from ._shield import at_checkpoints_only, shielded
 from ._sockets import RuntimeSocket
-from ._spec import Spec, written
-from ._teardown import clear_failed, clear_remnants, kill_by_file, pid_in, remove, sweep_cgroups, unmount_remnants
+from ._teardown import (
+    cgroups_of,
+    clear_failed,
+    clear_remnants,
+    kill_by_file,
+    pid_in,
+    remove,
+    sweep_cgroups,
+    unmount_remnants,
+)
+from ._values import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
@@ -40,6 +49,7 @@ if TYPE_CHECKING:
     from ._models import Event
     from ._monitor import Monitor
     from ._options import StrPath
+    from ._spec import Spec
 
 __all__ = ["Launched", "Road", "decoded", "process_object"]
 
@@ -74,16 +84,17 @@ class Road:
         self._env = env
         self._known_flags: set[str] = set()
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self) -> dict[str, str] | None:
         return environment(self, self._env)
 
     def _line(self, log: int, arguments: Sequence[str]) -> list[str]:
         return [*self._globals, "--log", f"/proc/self/fd/{log}", *arguments]
 
-    async def version(self) -> Outcome:
+    @at_checkpoints_only
+    async def version(self, extra_args: Sequence[str] = ()) -> Outcome:
         """Run ``--version``."""
         # crun makes its root even then. Other global flags may be what is unknown.
-        line = [*(word for word in self._globals if word.startswith("--root=")), "--version"]
+        line = [*(word for word in self._globals if word.startswith("--root=")), *extra_args, "--version"]
         with self.descriptors() as (leases, log):
             outcome = await captured(self.host, line, self._environment(), leases, log)
         if outcome.status:
@@ -91,6 +102,7 @@ class Road:
         return outcome
 
     @contextlib.asynccontextmanager
+    @at_checkpoints_only
     async def events(self, id: str, line: Sequence[str]) -> AsyncGenerator[AsyncIterator[Event]]:
         """Run ``events``, and give what it prints as it comes, until the container's init has ended."""
         state = decoded(ContainerState, await self.captured("state", {}, [id]))
@@ -120,6 +132,7 @@ class Road:
                 if users_log is not None:
                     os.write(users_log, _output.logged(log))
 
+    @at_checkpoints_only
     async def captured(
         self,
         command: str,
@@ -157,6 +170,7 @@ class Road:
             raise await self.error(outcome)
         return outcome
 
+    @at_checkpoints_only
     async def start(
         self,
         command: str,
@@ -187,6 +201,7 @@ class Road:
             return status
 
     @contextlib.asynccontextmanager
+    @at_checkpoints_only
     async def launched(
         self,
         command: str,
@@ -254,8 +269,11 @@ class Road:
 
     async def judge(self, start: _Start, outcome: Outcome) -> None:
         """Raise if a status that is not 0 is the runtime's own failure; return if it is the container's."""
-        if outcome.status < 0 and start.command != "exec":  # killed from outside, half-way
-            await shielded(clear_remnants, self, start.id, start.begun)
+        if start.command != "exec":
+            if outcome.status < 0 or (start.detached and _has_crashed(outcome)):  # half-way
+                await shielded(clear_remnants, self, start.id, start.begun)
+            elif _has_crashed(outcome):  # or it is the container's status
+                await shielded(clear_failed, self, start.id, start.begun)
         if start.detached or outcome.status < 0 or _has_failed(outcome.log):
             if not outcome.log:
                 await self._ask_why(start, outcome)
@@ -317,11 +335,11 @@ class Road:
             pid_file = start.options.get("pid_file")
             if status == 0 and start.detached and pid_file is not None:
                 kill_by_file(cast("StrPath", pid_file))
-        elif status is None:
+        elif status is None or _has_crashed(Outcome(process.argv, status, log=_output.logged(log))):
             await clear_remnants(self, start.id, start.begun)
         elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):
             await self.remove(start.id)
-        elif start.command == "restore" and not _exists(process, log):
+        elif not _exists(process, log) and (start.command == "restore" or cgroups_of(start.id)):
             await clear_failed(self, start.id, start.begun)
 
     async def _unmount(self, start: _Start) -> None:
@@ -456,8 +474,15 @@ class _Start:
 
     @staticmethod
     def _spec(config: str) -> Spec:
+        from ._spec import Spec
+
         with open(config, "rb") as file:
             return parse_json(Spec, file.read())
+
+
+def _has_crashed(outcome: Outcome) -> bool:
+    """Whether Go may have ended the runtime, for lack of a thread as a rule: by status 2, without a word in the log."""
+    return outcome.status == 2 and not outcome.log
 
 
 def _has_failed(log: bytes) -> bool:

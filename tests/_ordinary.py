@@ -14,8 +14,8 @@ USER = 54321
 BECOME = f"""
 import importlib, os, pkgutil, sys
 import anyio, runc_async, uvloop
-for module in pkgutil.iter_modules(runc_async.__path__, "runc_async."):
-    if module.name not in ("runc_async.__main__", "runc_async.contrib"):
+for module in pkgutil.walk_packages(runc_async.__path__, "runc_async."):
+    if not module.name.startswith(("runc_async.__main__", "runc_async.contrib")):
         importlib.import_module(module.name)
 for name in ("asyncio", "trio"):
     importlib.import_module(f"anyio._backends._{{name}}")

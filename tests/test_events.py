@@ -91,7 +91,7 @@ async def test_a_container_that_runs_out_of_memory_is_an_event(
     runc: Runc, make_bundle: Callable[..., Path], container_id: str, only_runc: None
 ) -> None:
     def limited(spec: dict[str, Any]) -> None:
-        spec["linux"]["resources"] = {"memory": {"limit": 8 << 20, "swap": 8 << 20}}
+        spec["linux"]["resources"] = {"memory": {"limit": 32 << 20, "swap": 32 << 20}}
 
     bundle = make_bundle("sh", "-c", "x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done", spec=limited)
     types: list[str] = []

@@ -227,7 +227,7 @@ async def test_where_nothing_has_run_yet_there_are_no_containers(
 ) -> None:
     assert await Runc(runtime_path, root=tmp_path / "nothing/yet").list() == []
     newer = 'echo "open %s: no such file or directory" >&2; exit 1'
-    assert await fake(newer % (tmp_path / "nothing")).list() == []
+    assert await fake(newer % (tmp_path / "nowhere")).list() == []
     with pytest.raises(CommandError, match="no such file"):  # it is there: something else is wrong
         await fake(newer % tmp_path).list()
 

@@ -15,7 +15,10 @@ import anyio
 
 from . import _backends, _output, _trace
 from ._errors import ExecutorError
+from ._pidfd import Pidfd, reap_ended
 from ._shield import shielded
+from ._signals import signal_name
+from ._turns import LONGEST_TURN, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +42,7 @@ class Host:
     executor: Executor
     work_dir: str | None = None
     setpgid: bool = False
-    pdeathsig: signal.Signals | None = None
+    pdeathsig: int | None = None
     cleanup_timeout: float = 5.0
     trace: Callable[[_trace.Call], object] | None = None
 
@@ -67,7 +70,7 @@ class Process:
     host: Host
     leases: Leases
     arguments: Sequence[str]
-    env: Mapping[str, str]
+    env: Mapping[str, str] | None
     argv: tuple[str, ...] = ()
     """Its command line, for errors and logs: without the values of ``--env``."""
     _child: _backends.Child | None = field(default=None, init=False)
@@ -173,14 +176,26 @@ class Process:
         """
         if self._child is None or self._was_killed:
             return None
+        with contextlib.ExitStack() as stack:
+            taken = _Taken(stack)
+            status = await self._abandoned(command, taken)
+            with anyio.move_on_after(self.host.cleanup_timeout):
+                await taken.gone()
+        return status
+
+    async def _abandoned(self, command: str, taken: _Taken) -> int | None:
         # Where CRIU does not end without its children, it is killed as well.
         for spared in ("criu", "") if command == "restore" else ("",):
             alone_since = anyio.current_time()
             with anyio.move_on_after(self.host.cleanup_timeout):
                 while self.status is None:
-                    for pid in children(self.pid):
-                        _take_away(pid, spared)
+                    if found := children(self.pid):
                         alone_since = anyio.current_time()
+                        if spared:
+                            for pid in found:
+                                _take_away(pid, spared)
+                        else:
+                            await self._take_children(taken)
                     with anyio.move_on_after(RETRY):
                         await self.wait()
                     if command == "exec" and anyio.current_time() > alone_since + COPIES_FOR:
@@ -190,14 +205,54 @@ class Process:
         self._was_killed = True
         await self.kill()
         for pid in orphans:
-            _kill(pid)
+            taken.kill(pid)
         return None
+
+    async def _take_children(self, taken: _Taken) -> None:
+        """Kill its children, and those that they leave to it (``crun exec``). Else it might end without all of them."""
+        _kill(self.pid, signal.SIGSTOP)
+        try:
+            while found := [pid for pid in children(self.pid) if pid not in taken]:
+                for pid in found:
+                    taken.kill(pid)
+                await taken.gone()
+        finally:
+            _kill(self.pid, signal.SIGCONT)
+
+
+class _Taken:
+    """Children of a runtime process that were killed. When it has ended itself, they may be this process's to reap.
+
+    :param stack: closes their pidfds.
+    """
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._stack = stack
+        self._processes: dict[int, Pidfd | None] = {}
+
+    def __contains__(self, pid: int) -> bool:
+        return pid in self._processes
+
+    def kill(self, pid: int) -> None:
+        try:
+            process = self._processes[pid] = self._stack.enter_context(Pidfd.open(pid))
+            with contextlib.suppress(PermissionError):  # newuidmap, which ends by itself
+                process.send_signal(signal.SIGKILL)
+        except ProcessLookupError:
+            self._processes.setdefault(pid, None)
+
+    async def gone(self) -> None:
+        """Wait for their ends; until then their cgroup is busy."""
+        for process in self._processes.values():
+            if process is not None:
+                await process.wait()
+                reap_ended(process.fileno())
 
 
 async def captured(
     host: Host,
     arguments: Sequence[str],
-    env: Mapping[str, str],
+    env: Mapping[str, str] | None,
     leases: Leases,
     log: int,
     patient: bool = False,
@@ -218,8 +273,14 @@ async def captured(
     leases.stdio(stdin, stdout, stderr)
     process = Process(host, leases, arguments, env)
     try:
-        await process.start()
-        leases.close(stdout, stderr, log)
+        async with turns() as turn:
+            await process.start()
+            leases.close(stdout, stderr, log)
+            if turn.value == 0:  # one that hangs must not hold up the others; the last turn goes round
+                with anyio.move_on_after(LONGEST_TURN):
+                    await process.wait()
+            else:
+                await process.wait()
         status = await process.wait()
     except BaseException:
         await shielded(process.interrupt if interrupt else process.finish if patient else process.kill)
@@ -249,7 +310,7 @@ def _take_away(pid: int, spared: str) -> None:
     name = ""
     with contextlib.suppress(OSError), open(f"/proc/{pid}/comm") as file:
         name = file.read().strip()
-    for victim in children(pid) if name and name == spared else [pid]:
+    for victim in children(pid) if name == spared else [pid]:
         _kill(victim)
 
 
@@ -258,13 +319,12 @@ def _kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-def _with_pdeathsig(number: signal.Signals, path: str, arguments: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+def _with_pdeathsig(number: int, path: str, arguments: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     # Only a process can ask this for itself, before it executes the runtime; a launcher does, not a preexec_fn.
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise ExecutorError("pdeathsig needs the program setpriv (Debian package util-linux) on PATH")
-    name = number.name.removeprefix("SIG")
-    return setpriv, ("setpriv", "--pdeathsig", name, "--", path, *arguments)
+    return setpriv, ("setpriv", "--pdeathsig", signal_name(number), "--", path, *arguments)
 
 
 def _explained(exc: OSError, path: str, name: str, work_dir: str | None) -> OSError | ExecutorError:

@@ -27,6 +27,16 @@ class Console(FdStream):
     :param fd: a pty master, which now belongs to this object.
     """
 
+    async def send_eof(self) -> None:
+        """Type the terminal's end-of-file character, Ctrl-D as a rule: who reads a line or nothing yet sees the end.
+
+        A terminal has no other end of its input; more can be sent afterwards.
+
+        :raises anyio.BrokenResourceError: nobody has the terminal open any more.
+        :raises anyio.ClosedResourceError: the console is closed.
+        """
+        await self.send(termios.tcgetattr(self.fileno())[6][termios.VEOF])
+
     def resize(self, rows: int, cols: int) -> None:
         """Change the terminal's size; its foreground processes get SIGWINCH.
 

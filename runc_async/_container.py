@@ -7,7 +7,7 @@ import logging
 import os
 import signal as signals
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
@@ -15,13 +15,12 @@ from ._errors import CommandError
 from ._inotify import Written
 from ._io import PipeIO
 from ._models import CompletedProcess, Exit
-from ._monitor import PidfdMonitor
+from ._monitor import PidfdMonitor, Watched
 from ._pidfd import Pidfd
 from ._private import private_directory
 from ._reserve import with_room
 from ._road import process_object
-from ._shield import shielded
-from ._signals import signal_number
+from ._shield import at_checkpoints_only, shielded
 from ._teardown import leads_pid_namespace, pid_in
 
 if TYPE_CHECKING:
@@ -124,6 +123,7 @@ class Container:
         """Let it go on; see `Runc.resume`."""
         await self._runc.resume(self.id)
 
+    @at_checkpoints_only
     async def run(
         self,
         args: Sequence[str],
@@ -168,6 +168,7 @@ class Container:
         return CompletedProcess(args=list(args), status=status, stdout=bytes(outputs[0]), stderr=bytes(outputs[1]))
 
     @contextlib.asynccontextmanager
+    @at_checkpoints_only
     async def exec(
         self,
         args: Sequence[str] | Mapping[str, Any],
@@ -283,8 +284,12 @@ class ContainerProcess:
             self._process: Pidfd | None = Pidfd.open(pid)
         except ProcessLookupError:  # it has ended and was reaped
             self._process = None
-        if self._process is not None and monitor is not None:
-            monitor.started(self._process)
+        self._watched: Watched | None = None
+        if self._process is not None:
+            if monitor is not None:
+                monitor.started(self._process)
+            else:
+                self._watched = Watched(self._process)
 
     def __repr__(self) -> str:
         return f"<ContainerProcess pid={self.pid}>"
@@ -299,7 +304,8 @@ class ContainerProcess:
                 self._exit = await self._monitored(self._monitor)
             if self._exit is None:
                 status = await self._launched.wait()
-                self._exit = Exit(pid=self.pid, status=status, timestamp=datetime.now(UTC))
+                ended = self._watched.timestamp if self._watched else None
+                self._exit = Exit(pid=self.pid, status=status, timestamp=ended or datetime.now(UTC))
         return self._exit
 
     async def kill(self, signal: int | signals.Signals | str = signals.SIGTERM) -> None:
@@ -310,7 +316,7 @@ class ContainerProcess:
         """
         if self._process is None:
             raise ProcessLookupError(f"process {self.pid} has ended")
-        self._process.send_signal(signal_number(signal))
+        self._process.send_signal(signal)
         await anyio.lowlevel.checkpoint()
 
     async def _monitored(self, monitor: Monitor) -> Exit:
@@ -326,10 +332,13 @@ class ContainerProcess:
                 self._process.send_signal(signals.SIGKILL)
             await self._process.wait()
             self._monitor.forgotten(self._process)
+        if self._watched is not None:
+            self._watched.close()
         self._process.close()
 
 
 @contextlib.asynccontextmanager
+@at_checkpoints_only
 async def created(
     runc: Runc,
     road: Road,
@@ -361,6 +370,7 @@ async def created(
 
 
 @contextlib.asynccontextmanager
+@at_checkpoints_only
 async def attached(runc: Runc, road: Road, id: str, delete: bool) -> AsyncGenerator[Container]:
     """Take over a container that exists. See `Runc.attach`."""
     process = await _init_of(runc, id)
@@ -388,6 +398,7 @@ async def _init_of(runc: Runc, id: str) -> Pidfd | None:
 
 
 @contextlib.asynccontextmanager
+@at_checkpoints_only
 async def _forgotten(container: Container) -> AsyncGenerator[None]:
     try:
         yield
@@ -396,6 +407,7 @@ async def _forgotten(container: Container) -> AsyncGenerator[None]:
 
 
 @contextlib.asynccontextmanager
+@at_checkpoints_only
 async def _removed(container: Container) -> AsyncGenerator[None]:
     async with _forgotten(container):
         try:
@@ -421,11 +433,14 @@ async def _started(launched: Launched, written: Written, pid_file: str) -> None:
             failed.append(exc)
         scope.cancel()
 
-    async with anyio.create_task_group() as group:
-        group.start_soon(end, group.cancel_scope)
-        while not _written_pid(pid_file):
-            await written.wait()
-        group.cancel_scope.cancel()
+    try:
+        async with anyio.create_task_group() as group:
+            group.start_soon(end, group.cancel_scope)
+            while not _written_pid(pid_file):
+                await written.wait()
+            group.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:  # Ctrl-C on trio
+        raise _single(errors) from None
     if failed:
         raise failed[0]
 
@@ -457,6 +472,9 @@ def _drain(stream: FdReceiveStream, into: bytearray) -> None:
             into += data
 
 
-def _single(errors: BaseExceptionGroup[BaseException]) -> BaseException:
-    """The one error of a group, or the group."""
-    return errors.exceptions[0] if len(errors.exceptions) == 1 else errors
+def _single(error: BaseException) -> BaseException:
+    """The one error of a group and of groups in it, or the group."""
+    inside = (
+        cast("BaseExceptionGroup[BaseException]", error).exceptions if isinstance(error, BaseExceptionGroup) else ()
+    )
+    return _single(inside[0]) if len(inside) == 1 else error

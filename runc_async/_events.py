@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import os
@@ -71,6 +70,8 @@ def _clock() -> Callable[[], float]:
         import trio
 
         return trio.current_time
+    import asyncio
+
     return asyncio.get_running_loop().time
 
 
@@ -81,7 +82,7 @@ class _Deadline:
         self._time = math.inf
         self._now = _clock()
         self._scope: anyio.CancelScope | None = None
-        self._watch = None if init is None else Watch(init.fileno(), self._begin)
+        self._watch = None if init is None else Watch(init.fileno(), lambda _: self._begin())
 
     def _begin(self) -> None:
         self._time = self._now() + LAST_WORDS

@@ -62,7 +62,10 @@ TABLE: tuple[Row, ...] = (
     Row(r"container id cannot be empty", InvalidContainerIdError),
     Row(r"invalid character `.*` in the container ID ", InvalidContainerIdError),
     Row(r"invalid container ID ", InvalidContainerIdError),
-    Row(r"cannot create state directory for `[^`]*/", InvalidContainerIdError),  # crun 1.8
+    Row(r"cannot create state directory for `([^`]*/|[^`]{256,}`)", InvalidContainerIdError),  # crun 1.8
+    # Too long for a directory's name.
+    Row(r"(l?stat|mkdir) \S*/[^/ ]{256,}: file name too long", InvalidContainerIdError),
+    Row(r"[a-z ]+ `[^`]*/[^`/]{256,}(/status)?`: file name too long", InvalidContainerIdError),
     # Not running: neither created nor running nor, where it matters, paused.
     Row(r"container (with id \S+ is )?not running$", ContainerNotRunningError),
     Row(r"(the )?container `[^`]*` is not running\b", ContainerNotRunningError),
@@ -95,6 +98,7 @@ TABLE: tuple[Row, ...] = (
 
 _ROWS = tuple((re.compile(row.sentence, re.IGNORECASE), row) for row in TABLE)
 _LEAD = re.compile(r"(runc \w+ failed: |exec failed: )")
+_CRASH = re.compile(r"^(runtime: failed|runtime/cgo: |fatal error: |panic: ).*", re.MULTILINE)
 _UNKNOWN_FLAG = re.compile(
     r"(?:Incorrect Usage[:.] )?flag provided but not defined: -(?P<go>\S+)"
     r"|.*: unrecognized option '(?P<long>[^'=]+)"
@@ -189,7 +193,9 @@ def failure(
     :returns: an error of the class that the table says. Its message is the last error in the log, else the
         last word on standard error, else a sentence that says there was none.
     """
-    message = _decisive(log) or _decisive(parse_log(stderr)) or _usage_error(stdout) or _silence(status)
+    message = (
+        _decisive(log) or _crash(stderr) or _decisive(parse_log(stderr)) or _usage_error(stdout) or _silence(status)
+    )
     command = next((word for word in argv[1:] if word in COMMANDS), "")
     if unsupported := _unsupported(argv, command, message, version):
         return UnsupportedError(argv, status, unsupported, log)
@@ -208,6 +214,12 @@ def _decisive(entries: Sequence[LogEntry]) -> str:
             if entry.level in levels and entry.message and not entry.message.startswith("Try `"):
                 return entry.message
     return ""
+
+
+def _crash(stderr: bytes) -> str:
+    """What Go says before the stacks of a program that it ends."""
+    found = _CRASH.search(stderr.decode(errors="replace"))
+    return found[0] if found else ""
 
 
 def _usage_error(stdout: bytes) -> str:

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import abc
-import contextlib
 import ctypes
 import fcntl
 import os
 import select
+import threading
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
+from ._call import children
 from ._models import Exit
+from ._pidfd import reap_ended
 from ._watch import Watch
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
@@ -76,14 +79,28 @@ class Monitor(abc.ABC):
         """Whoever asked to know of this process will not wait for it any more, ended or not."""
 
 
-class _Watched:
-    """One process that is watched from its start, so that the time of its end is right whoever asks when."""
+class Watched:
+    """A process that is watched from its start, so that the time of its end is right whoever asks when.
 
-    def __init__(self) -> None:
+    :param process: its pidfd, which stays the caller's.
+    :param reap: given the pidfd of the ended process, takes its status, where it is ours to take.
+    """
+
+    def __init__(self, process: Pidfd, reap: Callable[[int], int | None] = lambda _: None) -> None:
         self.ended = anyio.Event()
         self.timestamp: datetime | None = None
         self.status: int | None = None
-        self.watch: Watch | None = None
+        self._reap = reap
+        self._watch = Watch(process.fileno(), self._end)
+
+    def _end(self, pidfd: int) -> None:
+        self.timestamp = datetime.now(UTC)
+        self.status = self._reap(pidfd)
+        self.ended.set()
+
+    def close(self) -> None:
+        """Watch no more. Idempotent."""
+        self._watch.close()
 
 
 class PidfdMonitor(Monitor):
@@ -94,25 +111,18 @@ class PidfdMonitor(Monitor):
     """
 
     def __init__(self) -> None:
-        self._watched: dict[int, _Watched] = {}
+        self._watched: dict[int, Watched] = {}
 
     def started(self, process: Pidfd) -> None:
         """See `Monitor.started`."""
-        watched = self._watched[id(process)] = _Watched()
-
-        def end() -> None:
-            watched.timestamp = datetime.now(UTC)
-            watched.status = self._reap(process)
-            watched.ended.set()
-
-        watched.watch = Watch(process.fileno(), end)
+        self._watched[id(process)] = Watched(process, self._reap)
 
     async def wait(self, process: Pidfd) -> Exit:
         """See `Monitor.wait`."""
         watched = self._watched[id(process)]
         await watched.ended.wait()
         if watched.status is None:  # it ended while it still was the runtime's child, or it is not ours
-            watched.status = self._reap(process)
+            watched.status = self._reap(process.fileno())
         if watched.status is None:
             watched.status = await status_when_reaped(process.fileno())
         assert watched.timestamp is not None
@@ -121,10 +131,10 @@ class PidfdMonitor(Monitor):
     def forgotten(self, process: Pidfd) -> None:
         """See `Monitor.forgotten`."""
         watched = self._watched.pop(id(process), None)
-        if watched is not None and watched.watch is not None:
-            watched.watch.close()
+        if watched is not None:
+            watched.close()
 
-    def _reap(self, process: Pidfd) -> int | None:
+    def _reap(self, pidfd: int) -> int | None:
         """The status of an ended process, where it is ours to take."""
         return None
 
@@ -143,33 +153,38 @@ class Subreaper(PidfdMonitor):
     open at once; the last one to close gives the role back.
     """
 
-    _open = 0
+    _lock: ClassVar = threading.Lock()
+    _open: ClassVar = 0
+    _reapers: ClassVar[dict[int, Subreaper]] = {}
+    """Of all children that a `Subreaper` of this process is to reap: which one, since each has its own event loop."""
 
     def __init__(self) -> None:
         super().__init__()
         self._orphans: dict[int, Watch] = {}
         self._leaders: dict[int, int] = {}
         """The detached processes that are known to this process: pid to pid namespace (0: unknown, or our own)."""
-        self._awaited: set[int] = set()
 
     async def __aenter__(self) -> Self:
-        if Subreaper._open == 0:
-            self._set(True)
-        Subreaper._open += 1
+        with Subreaper._lock:
+            if Subreaper._open == 0:
+                self._set(True)
+            Subreaper._open += 1
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._adopt()
-        for watch in self._orphans.values():
+        for pid, watch in self._orphans.items():
             watch.close()
+            self._leave(pid)
         self._orphans.clear()
-        Subreaper._open -= 1
-        if Subreaper._open == 0:
-            self._set(False)
+        with Subreaper._lock:
+            Subreaper._open -= 1
+            if Subreaper._open == 0:
+                self._set(False)
 
-    _before = 0
+    _before: ClassVar = 0
 
     @classmethod
     def _set(cls, on: bool) -> None:
@@ -195,7 +210,7 @@ class Subreaper(PidfdMonitor):
     def started(self, process: Pidfd) -> None:
         """See `Monitor.started`."""
         self._leaders[process.pid] = _pid_namespace(process.pid)
-        self._awaited.add(process.pid)
+        Subreaper._reapers[process.pid] = self
         orphan = self._orphans.pop(process.pid, None)
         if orphan is not None:
             orphan.close()
@@ -204,21 +219,28 @@ class Subreaper(PidfdMonitor):
     def forgotten(self, process: Pidfd) -> None:
         """See `Monitor.forgotten`."""
         super().forgotten(process)
-        self._awaited.discard(process.pid)
+        self._leave(process.pid)
         self._adopt()
         if process.pid not in self._orphans:
             self._leaders.pop(process.pid, None)
 
-    def _reap(self, process: Pidfd) -> int | None:
-        status = reap_ended(process.fileno())
+    def _reap(self, pidfd: int) -> int | None:
+        status = reap_ended(pidfd)
         self._adopt()
         return status
+
+    def _leave(self, pid: int) -> bool:
+        """Be its reaper no more; whether this one was."""
+        if Subreaper._reapers.get(pid) is not self:
+            return False
+        del Subreaper._reapers[pid]
+        return True
 
     def _adopt(self) -> None:
         """Find the orphans of our containers among this process's children, and reap them as they end."""
         namespaces = {*self._leaders.values()} - {0}
-        for pid in _children():
-            if pid in self._orphans or pid in self._awaited or not self._is_ours(pid, namespaces):
+        for pid in children(os.getpid()):
+            if pid in Subreaper._reapers or not self._is_ours(pid, namespaces):
                 continue
             try:
                 pidfd = os.pidfd_open(pid)
@@ -242,24 +264,15 @@ class Subreaper(PidfdMonitor):
             return False
 
     def _watch_orphan(self, pid: int, pidfd: int) -> None:
-        def end() -> None:
-            del self._orphans[pid]
-            os.waitid(os.P_PID, pid, os.WEXITED)  # a zombie of ours: the number cannot be anybody else's
+        def end(own: int) -> None:
+            self._orphans.pop(pid, None)
+            if self._leave(pid):  # else somebody waits for it by now
+                reap_ended(own)
             self._adopt()
             self._leaders.pop(pid, None)
 
         self._orphans[pid] = Watch(pidfd, end)
-
-
-def reap_ended(pidfd: int) -> int | None:
-    """Reap a child of ours that has ended; its status as a shell gives it, None if it is no child or lives."""
-    try:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
-    except ChildProcessError:
-        return None
-    if result is None:
-        return None
-    return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+        Subreaper._reapers[pid] = self
 
 
 async def status_when_reaped(pidfd: int) -> int | None:
@@ -277,14 +290,6 @@ async def status_when_reaped(pidfd: int) -> int | None:
         return None
     code = os.waitstatus_to_exitcode(int.from_bytes(info[60:64], "little"))
     return code if code >= 0 else 128 - code
-
-
-def _children() -> list[int]:
-    found: list[int] = []
-    for thread in os.listdir("/proc/self/task"):
-        with contextlib.suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/children", "rb") as file:
-            found += map(int, file.read().split())
-    return found
 
 
 def _pid_namespace(pid: int | str) -> int:

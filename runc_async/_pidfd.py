@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ._signals import signal_number
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Pidfd"]
+__all__ = ["Pidfd", "reap_ended"]
 
 
 class Pidfd:
@@ -54,12 +56,13 @@ class Pidfd:
             raise ValueError(f"{self!r} is closed")
         return self._fd
 
-    def send_signal(self, signal: int | signals.Signals) -> None:
+    def send_signal(self, signal: int | signals.Signals | str) -> None:
         """Send a signal (``pidfd_send_signal(2)``).
 
+        :param signal: a number, a `signal.Signals` or a name, with or without ``SIG``; 0 sends none, but fails alike.
         :raises ProcessLookupError: the process has ended.
         """
-        signals.pidfd_send_signal(self.fileno(), signal)
+        signals.pidfd_send_signal(self.fileno(), 0 if signal == 0 else signal_number(signal))
 
     async def wait(self) -> None:
         """Wait until the process has ended. Any number of tasks may at once; no status is taken."""
@@ -97,3 +100,14 @@ def _pid_of(fd: int) -> int:
     if pid < 0:
         raise ProcessLookupError(f"the process of descriptor {fd} has ended")
     return pid
+
+
+def reap_ended(pidfd: int) -> int | None:
+    """Reap a child of ours that has ended; its status as a shell gives it, None if it is no child or lives."""
+    try:
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+    except ChildProcessError:
+        return None
+    if result is None:
+        return None
+    return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -26,10 +26,19 @@ from ._models import ContainerState, decode, parse_version
 from ._pidfd import Pidfd
 from ._private import private_directory
 from ._reserve import with_room
-from ._shield import shielded
+from ._shield import at_checkpoints_only, shielded
 from ._sockets import RuntimeSocket
-from ._spec import Spec
-from ._teardown import clear_failed, clear_remnants, kill_by_file, pid_in, remove, sweep_cgroups, unmount_remnants
+from ._teardown import (
+    cgroups_of,
+    clear_failed,
+    clear_remnants,
+    kill_by_file,
+    pid_in,
+    remove,
+    sweep_cgroups,
+    unmount_remnants,
+)
+from ._values import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
@@ -40,6 +49,7 @@ if TYPE_CHECKING:
     from ._models import Event
     from ._monitor import Monitor
     from ._options import StrPath
+    from ._spec import Spec
 
 __all__ = ["Launched", "Road", "decoded", "process_object"]
 
@@ -74,16 +84,17 @@ class Road:
         self._env = env
         self._known_flags: set[str] = set()
 
-    def _environment(self) -> dict[str, str]:
-        return environment(self._env)
+    def _environment(self) -> dict[str, str] | None:
+        return environment(self, self._env)
 
     def _line(self, log: int, arguments: Sequence[str]) -> list[str]:
         return [*self._globals, "--log", f"/proc/self/fd/{log}", *arguments]
 
-    async def version(self) -> Outcome:
+    @at_checkpoints_only
+    async def version(self, extra_args: Sequence[str] = ()) -> Outcome:
         """Run ``--version``."""
         # crun makes its root even then. Other global flags may be what is unknown.
-        line = [*(word for word in self._globals if word.startswith("--root=")), "--version"]
+        line = [*(word for word in self._globals if word.startswith("--root=")), *extra_args, "--version"]
         with self.descriptors() as (leases, log):
             outcome = await captured(self.host, line, self._environment(), leases, log)
         if outcome.status:
@@ -91,6 +102,7 @@ class Road:
         return outcome
 
     @contextlib.asynccontextmanager
+    @at_checkpoints_only
     async def events(self, id: str, line: Sequence[str]) -> AsyncGenerator[AsyncIterator[Event]]:
         """Run ``events``, and give what it prints as it comes, until the container's init has ended."""
         state = decoded(ContainerState, await self.captured("state", {}, [id]))
@@ -120,6 +132,7 @@ class Road:
                 if users_log is not None:
                     os.write(users_log, _output.logged(log))
 
+    @at_checkpoints_only
     async def captured(
         self,
         command: str,
@@ -157,6 +170,7 @@ class Road:
             raise await self.error(outcome)
         return outcome
 
+    @at_checkpoints_only
     async def start(
         self,
         command: str,
@@ -187,6 +201,7 @@ class Road:
             return status
 
     @contextlib.asynccontextmanager
+    @at_checkpoints_only
     async def launched(
         self,
         command: str,
@@ -205,7 +220,9 @@ class Road:
 
         Whoever leaves before the command has ended has what it started undone.
         """
-        io = io or NullIO()
+        io = NullIO() if io is None else io
+        if not isinstance(cast("object", io), IO):
+            raise TypeError(f"io must be an IO, not {type(io).__name__}")
         # Whoever waits for the runtime to connect is told how the call has ended.
         sockets: list[RuntimeSocket[Any]] = [end for end in options.values() if isinstance(end, RuntimeSocket)]
         for socket in sockets:
@@ -218,7 +235,7 @@ class Road:
                     **options,
                     **{name: _as_path(leases, name, content) for name, content in files.items()},
                     "bundle": bundle,
-                    "detach": detached and command != "create",
+                    "detach": False if command == "create" else detached,
                     "preserve_fds": len(preserve_fds) or None,
                 }
                 given = {name: value for name, value in given.items() if value is not None and value is not False}
@@ -252,8 +269,11 @@ class Road:
 
     async def judge(self, start: _Start, outcome: Outcome) -> None:
         """Raise if a status that is not 0 is the runtime's own failure; return if it is the container's."""
-        if outcome.status < 0 and start.command != "exec":  # killed from outside, half-way
-            await shielded(clear_remnants, self, start.id, start.begun)
+        if start.command != "exec":
+            if outcome.status < 0 or (start.detached and _has_crashed(outcome)):  # half-way
+                await shielded(clear_remnants, self, start.id, start.begun)
+            elif _has_crashed(outcome):  # or it is the container's status
+                await shielded(clear_failed, self, start.id, start.begun)
         if start.detached or outcome.status < 0 or _has_failed(outcome.log):
             if not outcome.log:
                 await self._ask_why(start, outcome)
@@ -287,6 +307,8 @@ class Road:
         if start.missing_config is not None:
             message = f"{start.missing_config}: no such file"
             raise BundleError(outcome.argv, outcome.status, message, parse_log(outcome.log))
+        if start.has_nothing_to_run():
+            raise BundleError(outcome.argv, outcome.status, "args must not be empty: config.json names no program")
 
     async def _ask(self, options: Sequence[str], line: Sequence[str]) -> Outcome:
         with self.descriptors() as (leases, log):
@@ -313,11 +335,11 @@ class Road:
             pid_file = start.options.get("pid_file")
             if status == 0 and start.detached and pid_file is not None:
                 kill_by_file(cast("StrPath", pid_file))
-        elif status is None:
+        elif status is None or _has_crashed(Outcome(process.argv, status, log=_output.logged(log))):
             await clear_remnants(self, start.id, start.begun)
         elif status == 0 or ("keep" in start.options and not _has_failed(_output.logged(log))):
             await self.remove(start.id)
-        elif start.command == "restore" and not _exists(process, log):
+        elif not _exists(process, log) and (start.command == "restore" or cgroups_of(start.id)):
             await clear_failed(self, start.id, start.begun)
 
     async def _unmount(self, start: _Start) -> None:
@@ -434,13 +456,33 @@ class _Start:
         if self.detached or self.missing_config is not None:  # it has failed
             return True
         try:
-            with open(self._config, "rb") as file:
-                msgspec.json.decode(file.read(), type=Spec)
+            self._spec(self._config)
         except FileNotFoundError:  # it was there, and is not needed any more
             return False
         except (OSError, ValueError):  # msgspec's own are ValueErrors
             return True
         return False
+
+    def has_nothing_to_run(self) -> bool:
+        """Whether the bundle names no program. crun's init says that on the container's stderr."""
+        if self._config is None or self.command == "restore":
+            return False
+        try:
+            return not self._spec(self._config).get("process", {}).get("args")
+        except (OSError, ValueError):
+            return False
+
+    @staticmethod
+    def _spec(config: str) -> Spec:
+        from ._spec import Spec
+
+        with open(config, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Spec)
+
+
+def _has_crashed(outcome: Outcome) -> bool:
+    """Whether Go may have ended the runtime, for lack of a thread as a rule: by status 2, without a word in the log."""
+    return outcome.status == 2 and not outcome.log
 
 
 def _has_failed(log: bytes) -> bool:
@@ -472,5 +514,8 @@ def process_object(
     if isinstance(process, str | bytes):
         raise TypeError("process must be a sequence of arguments or an OCI process object, not one string")
     if isinstance(process, Mapping):
-        return (), {"process": msgspec.json.encode(process)}
+        return (), {"process": written(process)}
+    if not isinstance(cast("object", process), Iterable):
+        wanted = "a sequence of arguments or an OCI process object"
+        raise TypeError(f"process must be {wanted}, not {type(process).__name__}")
     return process, {}

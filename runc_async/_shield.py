@@ -9,8 +9,9 @@ native cancellations that arrive meanwhile are kept and raised after it.
 
 from __future__ import annotations
 
+import functools
 import sys
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import anyio
 
@@ -19,12 +20,36 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Coroutine, Generator
 
 T = TypeVar("T")
+P = ParamSpec("P")
 
 
 def in_trio() -> bool:
     """Whether the caller runs on trio. Never imports it."""
     trio = sys.modules.get("trio")
     return trio is not None and cast("bool", trio.lowlevel.in_trio_run())
+
+
+def at_checkpoints_only(function: Callable[P, T]) -> Callable[P, T]:
+    """Let Ctrl-C on trio end this function, and what it calls, where it waits, and nowhere else. A decorator.
+
+    In trio's main task it is raised between any two instructions otherwise: also where a container has been made
+    and its removal is not yet certain. On asyncio Ctrl-C is a cancellation.
+
+    :param function: whose calls are not ended elsewhere: an async function, or an async generator function.
+    """
+    protected = False
+
+    @functools.wraps(function)
+    def call(*args: P.args, **keywords: P.kwargs) -> T:
+        nonlocal protected
+        if not protected and in_trio():
+            import trio
+
+            trio.lowlevel.enable_ki_protection(function)
+            protected = True
+        return function(*args, **keywords)
+
+    return call
 
 
 async def shielded(call: Callable[..., Coroutine[Any, Any, T]], /, *args: Any, **keywords: Any) -> T:
@@ -131,11 +156,12 @@ def _by_a_scope(exc: asyncio.CancelledError) -> bool:
 
 def _next_turn(loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
     turn: asyncio.Future[None] = loop.create_future()
-    loop.call_soon(_end, turn)
+    loop.call_soon(done, turn)
     return turn
 
 
-def _end(future: asyncio.Future[None]) -> None:
+def done(future: asyncio.Future[None]) -> None:
+    """Let whoever waits for a future go on, unless he was cancelled."""
     if not future.done():
         future.set_result(None)
 
@@ -145,7 +171,7 @@ def _ended(future: asyncio.Future[Any]) -> Generator[Any, Any, None]:
     waiter: asyncio.Future[None] = future.get_loop().create_future()
 
     def wake(_: asyncio.Future[Any]) -> None:
-        _end(waiter)
+        done(waiter)
 
     future.add_done_callback(wake)
     try:

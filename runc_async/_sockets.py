@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import abc
 import contextlib
+import errno
 import os
 import socket
 import struct
+from array import array
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import anyio
@@ -15,6 +17,7 @@ from ._console import Console
 from ._errors import RuncError
 from ._pidfd import Pidfd
 from ._private import private_directory
+from ._shield import at_checkpoints_only
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -49,6 +52,7 @@ class RuntimeSocket(abc.ABC, Generic[T]):
         self._calls = 0
         self._missing = 0
         self._failure: Exception | None = None
+        self._awaited: set[socket.socket] = set()
 
     @property
     def path(self) -> str:
@@ -63,6 +67,7 @@ class RuntimeSocket(abc.ABC, Generic[T]):
     def __fspath__(self) -> str:
         return self.path
 
+    @at_checkpoints_only
     async def __aenter__(self) -> Self:
         if self._listener is not None:
             raise RuntimeError(f"{type(self).__name__} is open already")
@@ -75,13 +80,17 @@ class RuntimeSocket(abc.ABC, Generic[T]):
             folder = os.open(os.path.dirname(wanted), os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
             stack.callback(os.close, folder)
             name = os.path.basename(wanted)
-            short = f"/proc/{os.getpid()}/fd/{folder}/{name}"
+            place = f"/proc/{os.getpid()}/fd/{folder}"
+            short = f"{place}/{name}"
             if len(os.fsencode(short)) > LONGEST:
-                raise ValueError(f"the name of a socket can have {LONGEST - 20} bytes at most: {name!r}")
+                raise ValueError(f"the name of a socket can have {LONGEST - len(place) - 1} bytes at most: {name!r}")
             listener = stack.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_STREAM))
             listener.setblocking(False)
             os.fchmod(listener.fileno(), 0o600)  # the mode that bind gives the file
-            listener.bind(short)
+            try:
+                listener.bind(short)
+            except OSError as exc:
+                raise OSError(exc.errno, os.strerror(exc.errno or 0), wanted) from None
             stack.callback(_unlink, wanted, os.stat(wanted))
             listener.listen()
             self._listener = listener
@@ -92,23 +101,33 @@ class RuntimeSocket(abc.ABC, Generic[T]):
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        listener, self._listener = self._listener, None
-        if listener is not None:
-            anyio.notify_closing(listener)
+        self._listener = None
+        self._wake()
         self._stack.close()
 
+    @at_checkpoints_only
     async def receive(self) -> T:
         """Wait for the runtime, and take what it sends.
 
         :returns: what the descriptor is.
         :raises CommandError: the runtime failed before it connected.
         :raises RuncError: it ended without connecting, or sent something else than one descriptor of the right kind.
+        :raises OSError: no descriptor is free for it.
         :raises anyio.ClosedResourceError: the socket was closed meanwhile.
         """
         while True:
             with await self._accept() as connection:
-                if self._is_friend(connection):
-                    return self._adopt(await self._descriptor(connection))
+                fds = await self._sent(connection) if self._is_friend(connection) else None
+            if fds is None:
+                continue
+            self._missing -= 1
+            if self._missing <= 0:
+                self._failure = None
+            if len(fds) == 1:
+                return self._adopt(fds[0])
+            for fd in fds:
+                os.close(fd)
+            raise RuncError(f"{self._path}: the runtime sent {len(fds)} descriptors where it should send one")
 
     async def _accept(self) -> socket.socket:
         await anyio.lowlevel.checkpoint()
@@ -120,13 +139,8 @@ class RuntimeSocket(abc.ABC, Generic[T]):
             except BlockingIOError:
                 if self._failure is not None and not self._calls:
                     raise self._failure from None
-                # Woken also by `call_ended`, and by the end of the context.
-                with contextlib.suppress(anyio.ClosedResourceError):
-                    await anyio.wait_readable(self._listener)
+                await self._readable(self._listener)
             else:
-                self._missing -= 1
-                if self._missing <= 0:
-                    self._failure = None
                 connection.setblocking(False)
                 return connection
 
@@ -136,19 +150,36 @@ class RuntimeSocket(abc.ABC, Generic[T]):
         _, uid, _ = struct.unpack("3i", credentials)
         return uid in (0, os.geteuid())
 
-    async def _descriptor(self, connection: socket.socket) -> int:
-        """The one descriptor of the one message."""
+    async def _sent(self, connection: socket.socket) -> list[int] | None:
+        """The descriptors of the one message; None where nothing comes, and it cannot be the runtime's connection."""
         while True:
             try:
-                _, fds, flags, _ = socket.recv_fds(connection, 4096, MOST_DESCRIPTORS, socket.MSG_CMSG_CLOEXEC)
-                break
+                data, fds, flags = _receive_fds(connection)
             except BlockingIOError:
-                await anyio.wait_readable(connection)
-        if len(fds) == 1 and not flags & socket.MSG_CTRUNC:
-            return fds[0]
-        for fd in fds:
-            os.close(fd)
-        raise RuncError(f"{self._path}: the runtime sent {len(fds)} descriptors where it should send one")
+                if self._listener is None or (self._failure is not None and not self._calls):
+                    return None
+                await self._readable(connection)
+                continue
+            except ConnectionError:
+                return None
+            if not data:  # it has gone; if it was the runtime, `call_ended` tells
+                return None
+            if not fds and flags & socket.MSG_CTRUNC:  # there was one, and no number free for it
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE), self._path)
+            return fds
+
+    async def _readable(self, sock: socket.socket) -> None:
+        """Wait; woken also by `call_ended`, and by the end of the context."""
+        self._awaited.add(sock)
+        try:
+            with contextlib.suppress(anyio.ClosedResourceError):
+                await anyio.wait_readable(sock)
+        finally:
+            self._awaited.discard(sock)
+
+    def _wake(self) -> None:
+        for sock in self._awaited:
+            anyio.notify_closing(sock)
 
     def _adopt(self, fd: int) -> T:
         try:
@@ -176,8 +207,7 @@ class RuntimeSocket(abc.ABC, Generic[T]):
             self._failure = exc if isinstance(exc, Exception) else ended
         if exc is not None:
             self._missing = max(0, self._missing - 1)
-        if self._listener is not None:
-            anyio.notify_closing(self._listener)  # wakes who waits
+        self._wake()
 
 
 class ConsoleSocket(RuntimeSocket[Console]):
@@ -210,3 +240,14 @@ def _unlink(path: str, made: os.stat_result) -> None:
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.lstat(path), made):
             os.unlink(path)
+
+
+def _receive_fds(connection: socket.socket) -> tuple[bytes, list[int], int]:
+    """A message, its descriptors, its flags. `socket.recv_fds` drops the flags it is given: all would be inherited."""
+    room = socket.CMSG_LEN(MOST_DESCRIPTORS * array("i").itemsize)
+    data, ancillary, flags, _ = connection.recvmsg(4096, room, socket.MSG_CMSG_CLOEXEC)
+    fds = array("i")
+    for level, kind, content in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            fds.frombytes(content[: len(content) - len(content) % fds.itemsize])
+    return data, [*fds], flags

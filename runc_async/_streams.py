@@ -111,7 +111,7 @@ class FdSendStream(_Fd, ByteSendStream):
 
 
 class FdStream(_Fd, ByteStream):
-    """A descriptor that is read and written, such as a terminal's master."""
+    """A descriptor that is read and written. What the end of what is sent looks like, a subclass says."""
 
     async def receive(self, max_bytes: int = 65536) -> bytes:
         """Read at most so many bytes, as soon as there are any.
@@ -126,10 +126,3 @@ class FdStream(_Fd, ByteStream):
         :raises anyio.BrokenResourceError: the other side is closed.
         """
         await self._send(item)
-
-    async def send_eof(self) -> None:
-        """There is no half-closing a descriptor.
-
-        :raises anyio.UnsupportedOperation: always.
-        """
-        raise TypeError("a descriptor cannot be half-closed")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -13,6 +12,7 @@ import anyio
 
 from ._errors import CommandError
 from ._models import ContainerState, decode
+from ._pidfd import Pidfd, reap_ended
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ._call import Outcome
 
 __all__ = [
+    "cgroups_of",
     "clear_failed",
     "clear_remnants",
     "kill_by_file",
@@ -57,32 +58,30 @@ async def remove(road: Runtime, id: str) -> None:
     try:
         state = await _state(road, id)
     except CommandError:  # none, or half written: the runtime clears that
-        pass
-    else:
+        await road.captured("delete", {"force": True}, [id])
+        return
+    with contextlib.ExitStack() as stack:
+        init = None
         if state.pid > 0:
-            await _kill_init(road, state)
-    await road.captured("delete", {"force": True}, [id])
+            with contextlib.suppress(ProcessLookupError):
+                init = stack.enter_context(Pidfd.open(state.pid))
+        if init is not None and leads_pid_namespace(init.pid):
+            await _kill_init(road, state, init)
+        await road.captured("delete", {"force": True}, [id])
+        if init is not None:
+            reap_ended(init.fileno())  # nobody else knows of it, if it had become our child
 
 
 async def _state(road: Runtime, id: str) -> ContainerState:
     return decode(ContainerState, (await road.captured("state", {}, [id])).stdout)
 
 
-async def _kill_init(road: Runtime, state: ContainerState) -> None:
-    try:
-        pidfd = os.pidfd_open(state.pid)
-    except ProcessLookupError:
-        return
-    try:
-        if not leads_pid_namespace(state.pid):
-            return
-        with contextlib.suppress(ProcessLookupError):
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-        if state.status == "paused":  # a frozen process dies when it is thawed
-            await road.captured("resume", {}, [state.id])
-        await anyio.wait_readable(pidfd)
-    finally:
-        os.close(pidfd)
+async def _kill_init(road: Runtime, state: ContainerState, init: Pidfd) -> None:
+    with contextlib.suppress(ProcessLookupError):
+        init.send_signal(signal.SIGKILL)
+    if state.status == "paused":  # a frozen process dies when it is thawed
+        await road.captured("resume", {}, [state.id])
+    await init.wait()
 
 
 def leads_pid_namespace(pid: int) -> bool:
@@ -110,7 +109,7 @@ async def clear_remnants(road: Runtime, id: str, begun: int) -> None:
         if state.created_ns < begun:
             return
     await unmount_remnants(id)
-    folders = _cgroups(id)
+    folders = cgroups_of(id)
     for folder in folders:
         for pid in _processes(folder):
             await _kill_and_wait(pid)
@@ -121,9 +120,9 @@ async def clear_remnants(road: Runtime, id: str, begun: int) -> None:
 
 
 async def clear_failed(road: Runtime, id: str, begun: int) -> None:
-    """Clear what a runtime left that failed to restore a container: crun leaves a state directory and a cgroup.
+    """Clear what a runtime left that failed to start or restore a container: crun leaves a state directory, a cgroup.
 
-    Its processes CRIU has killed; so a cgroup of this name that is not empty belongs to somebody else.
+    Its processes have been killed; so a cgroup of this name that is not empty belongs to somebody else.
 
     :param begun: as for `clear_remnants`.
     """
@@ -135,7 +134,7 @@ async def clear_failed(road: Runtime, id: str, begun: int) -> None:
     await unmount_remnants(id)
     with contextlib.suppress(CommandError):
         await remove(road, id)
-    for folder in _cgroups(id):
+    for folder in cgroups_of(id):
         with contextlib.suppress(OSError):
             os.rmdir(folder)
 
@@ -153,6 +152,8 @@ async def unmount_remnants(id: str) -> bool:
     if not found:
         return False
     await anyio.sleep(IN_PASSING)
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     for point in found & _mounted_in_state(id):
         if libc.umount2(point, MNT_DETACH):
@@ -196,7 +197,7 @@ async def sweep_cgroups(log: bytes, id: str, timeout: float) -> None:
                 await anyio.sleep(0.01)
 
 
-def _cgroups(id: str) -> list[str]:
+def cgroups_of(id: str) -> list[str]:
     """A container's cgroups in every hierarchy and what is below (crun makes ``.proxy-crun``), the deepest first."""
     return [folder for folder, _, _ in os.walk(CGROUPS, topdown=False) if id in folder.split("/")]
 
@@ -210,13 +211,10 @@ def _processes(folder: str) -> list[int]:
 
 
 async def _kill_and_wait(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        pidfd = os.pidfd_open(pid)
-        try:
-            signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            await anyio.wait_readable(pidfd)
-        finally:
-            os.close(pidfd)
+    with contextlib.suppress(ProcessLookupError), Pidfd.open(pid) as process:
+        process.send_signal(signal.SIGKILL)
+        await process.wait()
+        reap_ended(process.fileno())
 
 
 def kill_by_file(pid_file: str | os.PathLike[str]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 from typing import TYPE_CHECKING
@@ -19,11 +18,11 @@ class Watch:
     """Calls back once, in the running event loop, when a descriptor is readable; for a pidfd: when it has ended.
 
     :param fd: the descriptor. It is duplicated, so others may wait for it, too, and close it.
-    :param callback: called without arguments; it must not raise.
+    :param callback: called with a duplicate of the descriptor, which is closed afterwards; it must not raise.
     :raises OSError: no descriptor is free.
     """
 
-    def __init__(self, fd: int, callback: Callable[[], object]) -> None:
+    def __init__(self, fd: int, callback: Callable[[int], object]) -> None:
         own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
         try:
             self._cancel = (_watch_on_trio if in_trio() else _watch_on_asyncio)(own, callback)
@@ -36,7 +35,9 @@ class Watch:
         self._cancel()
 
 
-def _watch_on_asyncio(fd: int, callback: Callable[[], object]) -> Callable[[], object]:
+def _watch_on_asyncio(fd: int, callback: Callable[[int], object]) -> Callable[[], object]:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     watching = True
 
@@ -49,14 +50,16 @@ def _watch_on_asyncio(fd: int, callback: Callable[[], object]) -> Callable[[], o
             os.close(fd)
 
     def ready() -> None:
-        cancel()
-        callback()
+        try:
+            callback(fd)
+        finally:
+            cancel()
 
     loop.add_reader(fd, ready)
     return cancel
 
 
-def _watch_on_trio(fd: int, callback: Callable[[], object]) -> Callable[[], object]:
+def _watch_on_trio(fd: int, callback: Callable[[int], object]) -> Callable[[], object]:
     import trio
 
     scope = trio.CancelScope()
@@ -66,10 +69,10 @@ def _watch_on_trio(fd: int, callback: Callable[[], object]) -> Callable[[], obje
         try:
             with scope:
                 await trio.lowlevel.wait_readable(fd)
+            if not scope.cancel_called:
+                callback(fd)
         finally:
             os.close(fd)
-        if not scope.cancel_called:
-            callback()
 
     # A system task: what it watches may outlive the nursery of whoever started it, not the run.
     trio.lowlevel.spawn_system_task(wait)

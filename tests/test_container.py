@@ -102,6 +102,19 @@ async def test_the_time_of_its_end_is_when_it_ended_not_when_somebody_asked(
     assert ended.timestamp.tzinfo is not None
 
 
+async def test_the_time_of_a_further_processs_end_is_when_it_ended(
+    runc: Runc, make_bundle: Callable[..., Path], container_id: str
+) -> None:
+    async with runc.container(container_id, make_bundle("sleep", "60")) as container:
+        await container.start()
+        async with container.exec(["sleep", "60"]) as process:
+            before = datetime.now(UTC)
+            await process.kill("KILL")
+            await anyio.sleep(0.5)
+            ended = await process.wait()
+    assert before <= ended.timestamp <= before + timedelta(seconds=0.45)
+
+
 class TestRun:
     async def test_is_what_subprocess_run_is(
         self, runc: Runc, make_bundle: Callable[..., Path], container_id: str

@@ -10,7 +10,7 @@ import textwrap
 import threading
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -193,6 +193,30 @@ async def test_pipes_can_belong_to_another_user() -> None:
         assert (status.st_uid, status.st_gid) == (1234, 2345)
     with pytest.raises(ValueError, match="uid"):
         PipeIO(uid=-1)
+
+
+@pytest.mark.parametrize("owned", [True, False])
+async def test_a_program_in_a_user_namespace_can_open_its_streams_anew(
+    runc: Runc, make_bundle: Callable[..., Path], rootfs: Path, container_id: str, owned: bool
+) -> None:
+    def map_users(spec: dict[str, Any]) -> None:
+        spec["linux"]["namespaces"].append({"type": "user"})
+        for kind in ("uidMappings", "gidMappings"):
+            spec["linux"][kind] = [{"containerID": 0, "hostID": 100000, "size": 65536}]
+
+    for folder in rootfs.parents:
+        folder.chmod(folder.stat().st_mode | 0o011)
+    bundle = make_bundle("sh", "-c", "cat /dev/stdin; echo out > /dev/stdout; echo err > /dev/stderr", spec=map_users)
+    owner = {"uid": 100000, "gid": 100000} if owned else {}
+    async with PipeIO(**owner) as io, runc.container(container_id, bundle, io=io) as container:
+        await container.start()
+        await io.stdin.send(b"in\n")
+        await io.stdin.aclose()
+        output, errors = await read_all(io.stdout), await read_all(io.stderr)
+    if owned:
+        assert (output, errors) == (b"in\nout\n", b"err\n")
+    else:
+        assert b"out" not in output  # which is why there is `uid`
 
 
 async def test_a_failed_start_is_the_end_of_the_streams(runc: Runc, tmp_path: Path) -> None:

@@ -8,7 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import textwrap
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -17,10 +19,10 @@ import pytest
 from runc_async import Exit, Monitor, NullIO, Pidfd, Runc, Subreaper
 
 from ._reaper import descendants
+from .conftest import EVENT_LOOPS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -42,6 +44,34 @@ async def zombies_gone(but: set[int] | None = None) -> None:
     with anyio.fail_after(5):
         while {pid for pid, (state, _) in descendants().items() if state == "Z"} - (but or set()):
             await anyio.sleep(0.01)
+
+
+MULTIPROCESSING = """
+    import multiprocessing, sys, warnings
+    import anyio
+    from runc_async import Runc, Subreaper
+
+    async def main(runtime, root, bundle, id):
+        warnings.simplefilter("ignore", DeprecationWarning)  # fork beside threads
+        processes = []
+        async with Subreaper() as monitor:
+            for number, method in enumerate(("fork", "spawn", "forkserver")):
+                context = multiprocessing.get_context(method)
+                for status in (20 + number, 30 + number):
+                    processes.append((status, context.Process(target=sys.exit, args=(status,))))
+                    processes[-1][1].start()
+            for _ in range(3):
+                async with Runc(runtime, root=root, monitor=monitor).container(id, bundle) as container:
+                    await container.start()
+                    assert (await container.wait()).status == 3
+        for status, process in processes:
+            process.join()
+            assert process.exitcode == status, (process, status)
+        print("all right")
+
+    backend, uvloop, *args = sys.argv[1:]
+    anyio.run(main, *args, backend=backend, backend_options={"use_uvloop": True} if uvloop else {})
+"""
 
 
 class TestSubreaper:
@@ -138,6 +168,76 @@ class TestSubreaper:
             await container.start()
             assert (await container.wait()).status == 0
             assert signal.getsignal(signal.SIGCHLD) is before
+
+    async def test_two_do_not_take_each_others(
+        self, runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], new_id: Callable[[], str]
+    ) -> None:
+        """Also not a container of the other that was created and not started: it looks like a runtime's own child."""
+        bundle = make_bundle("sh", "-c", "exit 9")
+        async with Subreaper() as one, Subreaper() as two:
+            mine, others = (Runc(runtime_path, root=state_root, monitor=monitor) for monitor in (one, two))
+            async with mine.container(new_id(), bundle) as created, others.container(new_id(), bundle) as other:
+                for _ in range(3):
+                    assert await others.run(new_id(), bundle) == 9
+                await others.run(new_id(), bundle, detach=True)
+                assert created.pid not in two._orphans
+                assert other.pid not in one._orphans
+                await created.start()
+                await other.start()
+                assert (await created.wait()).status == 9
+                assert (await other.wait()).status == 9
+            for state in await mine.list():
+                await mine.delete(state.id, force=True)
+            await zombies_gone()
+
+    @pytest.mark.parametrize("anyio_backend", ["asyncio"])
+    async def test_threads_with_event_loops_of_their_own(
+        self, runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], new_id: Callable[[], str]
+    ) -> None:
+        bundle = make_bundle("sh", "-c", "sleep 0.02; exit 9")
+
+        async def supervise() -> list[int | None]:
+            statuses: list[int | None] = []
+
+            async def one(runc: Runc) -> None:
+                async with runc.container(new_id(), bundle) as container:
+                    await container.start()
+                    statuses.append((await container.wait()).status)
+
+            async with Subreaper() as monitor, anyio.create_task_group() as group:
+                runc = Runc(runtime_path, root=state_root, monitor=monitor)
+                for _ in range(4):
+                    group.start_soon(one, runc)
+            return statuses
+
+        def thread(backend: str, options: dict[str, Any]) -> list[int | None]:
+            return anyio.run(supervise, backend=backend, backend_options=options)
+
+        found: list[list[int | None]] = []
+
+        async def in_a_thread(backend: str, options: dict[str, Any]) -> None:
+            found.append(await anyio.to_thread.run_sync(thread, backend, options))
+
+        async with anyio.create_task_group() as group:
+            for backend, options in EVENT_LOOPS.values():
+                group.start_soon(in_a_thread, backend, options)
+        assert found == [[9] * 4] * 3
+        await zombies_gone()
+
+    async def test_the_children_of_multiprocessing_keep_their_statuses(
+        self,
+        runtime_path: Path,
+        state_root: Path,
+        make_bundle: Callable[..., Path],
+        container_id: str,
+        anyio_backend: tuple[str, dict[str, bool]],
+    ) -> None:
+        backend, options = anyio_backend
+        words = [backend, "1" if options else "", runtime_path, state_root, make_bundle("sh", "-c", "exit 3")]
+        # In a process of its own, since multiprocessing leaves helpers behind, which end with it.
+        program = [sys.executable, "-c", textwrap.dedent(MULTIPROCESSING), *words, container_id]
+        ended = await anyio.run_process(program, check=False, cwd=Path(__file__).parents[1])
+        assert (ended.stdout, ended.returncode) == (b"all right\n", 0), ended.stderr.decode()
 
     async def test_nested_and_given_back(self) -> None:
         def is_subreaper() -> bool:

@@ -8,7 +8,7 @@ import os
 import anyio
 import pytest
 
-from runc_async import _reserve
+from runc_async import CommandError, _reserve
 
 pytestmark = pytest.mark.anyio
 
@@ -52,11 +52,31 @@ async def test_it_goes_on_until_its_caller_has_waited_long_enough() -> None:
     assert len(_reserve.held) == _reserve.SIZE
 
 
-async def test_another_error_is_raised_at_once() -> None:
-    async def call() -> None:
-        raise OSError(errno.ENOENT, "gone")
+@pytest.mark.parametrize(
+    "error",
+    [
+        BlockingIOError(errno.EAGAIN, "no process"),
+        CommandError(["runc"], 2, "runtime: failed to create new OS thread (have 2 already; errno=11)"),
+        CommandError(["runc"], 1, "fork/exec /proc/self/exe: resource temporarily unavailable"),
+    ],
+)
+async def test_where_no_process_can_be_started_it_is_tried_until_one_can(error: Exception) -> None:
+    errors = [error] * 3
 
-    with pytest.raises(FileNotFoundError):
+    async def call() -> str:
+        if errors:
+            raise errors.pop()
+        return "done"
+
+    assert await _reserve.with_room(call) == "done"
+
+
+@pytest.mark.parametrize("error", [FileNotFoundError(errno.ENOENT, "gone"), CommandError(["runc"], 1, "busy")])
+async def test_another_error_is_raised_at_once(error: Exception) -> None:
+    async def call() -> None:
+        raise error
+
+    with pytest.raises(type(error)):
         await _reserve.with_room(call)
 
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+from pathlib import Path
 
 import anyio
 import pytest
@@ -139,13 +140,14 @@ class TestScopesInsideIt:
 
         task = asyncio.create_task(shielded(work))
         await asyncio.sleep(0)
+        cancelled = 0
         for _ in range(30):
-            task.cancel()
+            cancelled += task.cancel()  # not any more when it has ended
             await asyncio.sleep(0.001)
         with pytest.raises(asyncio.CancelledError):
             await task
         assert len(steps) == 3
-        assert task.cancelling() == 30
+        assert task.cancelling() == cancelled
 
     async def test_a_limit_and_a_cancellation_in_the_same_turn(self) -> None:
         scopes: list[anyio.CancelScope] = []
@@ -218,3 +220,44 @@ def test_the_end_of_the_program_waits_for_it(backend: str, how: str) -> None:
     if how == "ctrl-c":
         assert ended.returncode in (1, -signal.SIGINT)
         assert "KeyboardInterrupt" in ended.stderr
+
+
+CTRL_C = """
+    import signal
+    import trio
+    from runc_async._shield import at_checkpoints_only
+
+    steps = []
+
+    @at_checkpoints_only
+    async def careful():
+        signal.raise_signal(signal.SIGINT)
+        steps.append("goes on")
+        await trio.sleep(60)
+        steps.append("never")
+
+    async def main():
+        try:
+            await careful()
+        except KeyboardInterrupt:
+            steps.append("interrupted where it waits")
+        try:
+            signal.raise_signal(signal.SIGINT)
+            steps.append("never")
+        except KeyboardInterrupt:
+            steps.append("others at once")
+
+    trio.run(main)
+    print(steps)
+"""
+
+
+def test_ctrl_c_on_trio_ends_a_careful_function_only_where_it_waits() -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(CTRL_C)],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[1],
+    )
+    assert ended.stdout == "['goes on', 'interrupted where it waits', 'others at once']\n", ended.stderr

@@ -20,7 +20,7 @@ async def turns() -> None:
 async def test_calls_back_once_when_readable_and_closes_its_own_descriptor() -> None:
     calls = []
     reader, writer = os.pipe()
-    watch = Watch(reader, lambda: calls.append(1))
+    watch = Watch(reader, lambda _: calls.append(1))
     await turns()
     assert calls == []
     os.write(writer, b"xx")
@@ -36,7 +36,7 @@ async def test_calls_back_once_when_readable_and_closes_its_own_descriptor() -> 
 async def test_one_that_is_closed_never_calls_back(after: str) -> None:
     calls = []
     reader, writer = os.pipe()
-    watch = Watch(reader, lambda: calls.append(1))
+    watch = Watch(reader, lambda _: calls.append(1))
     if after == "a turn":
         await turns()
     os.write(writer, b"x")
@@ -51,7 +51,7 @@ async def test_one_that_is_closed_never_calls_back(after: str) -> None:
 async def test_two_watch_the_same_descriptor_and_the_caller_may_close_it() -> None:
     calls = []
     reader, writer = os.pipe()
-    watches = [Watch(reader, lambda: calls.append(1)), Watch(reader, lambda: calls.append(2))]
+    watches = [Watch(reader, lambda _: calls.append(1)), Watch(reader, lambda _: calls.append(2))]
     os.close(reader)
     os.close(writer)
     await turns()

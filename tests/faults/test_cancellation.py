@@ -9,7 +9,11 @@ import asyncio
 import contextlib
 import os
 import random
+import signal
+import sys
+import textwrap
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -20,7 +24,6 @@ from runc_async._shield import shielded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-    from pathlib import Path
 
 pytestmark = [pytest.mark.anyio, pytest.mark.timeout(1800)]
 
@@ -212,3 +215,64 @@ async def test_plain_commands(
 
         assert_most_were_cut(await storm(call, new_id, ways, seed))
         assert (await container.state()).status == "running"
+
+
+INTERRUPTED = """
+    import asyncio, sys
+    import anyio
+    from runc_async import PipeIO, Runc, Subreaper
+
+    async def main(runtime, root, bundle, short, id):
+        async with Subreaper() as monitor:
+            runc = Runc(runtime, root=root, monitor=monitor)
+            while True:
+                async with PipeIO() as io, runc.container(id, bundle, io=io) as container:
+                    await container.start()
+                    await container.run(["true"])
+                    async with container.exec(["sleep", "60"]):
+                        await runc.exec(id, ["true"])
+                await runc.run(id, short)
+                print("all is imported", flush=True)
+
+    loop, *args = sys.argv[1:]
+    if loop == "trio":
+        import trio
+        trio.run(main, *args)
+    elif loop == "uvloop":
+        anyio.run(main, *args, backend_options={"use_uvloop": True})
+    else:
+        asyncio.run(main(*args))
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])  # of the test, not of the program
+async def test_ctrl_c(
+    runtime_path: Path,
+    state_root: Path,
+    make_bundle: Callable[..., Path],
+    new_id: Callable[[], str],
+    seed: random.Random,
+    loop: str,
+) -> None:
+    """SIGINT ends ``asyncio.run``, ``anyio.run`` and ``trio.run`` at any moment, and nothing is left."""
+    bundles = make_bundle("sleep", "60"), make_bundle("sleep", "0.02")
+    program = [sys.executable, "-c", textwrap.dedent(INTERRUPTED), loop, runtime_path, state_root, *bundles]
+
+    async def one() -> None:
+        async with await anyio.open_process([*program, new_id()], cwd=Path(__file__).parents[2]) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            await process.stdout.receive()
+            await anyio.sleep(seed.random() * 0.5)
+            process.send_signal(signal.SIGINT)
+            said = b"".join([data async for data in process.stderr])
+        assert b"KeyboardInterrupt" in said.splitlines()[-1], said.decode()
+        assert b"was never" not in said
+        assert b"could not" not in said
+
+    for _ in range(max(1, CALLS // 12)):
+        async with anyio.create_task_group() as group:
+            for _ in range(AT_ONCE):
+                group.start_soon(one)
+    assert list(state_root.iterdir()) == []

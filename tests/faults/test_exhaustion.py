@@ -7,17 +7,19 @@ import errno
 import os
 import resource
 import subprocess
-import sys
-import textwrap
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
 from runc_async import CommandError, ConsoleSocket, PathExecutor, PipeIO, Runc, SealedExecutor
+from runc_async._call import children
+
+from .._leaks import CGROUPS, open_descriptors
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Generator
+    from collections.abc import Awaitable, Callable, Generator, Iterator
 
 pytestmark = pytest.mark.anyio
 
@@ -127,60 +129,98 @@ async def test_a_console_out_of_descriptors(
     assert await runc.list() == []
 
 
-# As another user, since root has no limit of processes.
-WITHOUT_PROCESSES = """
-    import errno, os, resource, sys
-    import anyio
-    from runc_async import FdExecutor, PathExecutor, Runc
-
-    async def main():
-        held = FdExecutor.open(sys.argv[2])
-        await Runc(held).version()
-        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
-        for executor in (held, PathExecutor(sys.argv[2])):
-            for options in ({}, {"work_dir": "/"}):
-                try:
-                    await Runc(executor, **options).version()
-                except OSError as exc:
-                    assert exc.errno == errno.EAGAIN, exc
-                else:
-                    sys.exit("a process was started")
-        assert sorted(map(int, os.listdir("/proc/self/fd"))) == sorted(before), os.listdir("/proc/self/fd")
-        try:
-            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
-        except ChildProcessError:
-            print("EAGAIN and no child")
-
-    os.setgroups([])
-    os.setgid(54321)
-    os.setuid(54321)
-    before = []
-
-    async def around():
-        held = FdExecutor.open(sys.argv[2])
-        await Runc(held).version()
-        before.extend(map(int, os.listdir("/proc/self/fd")))
-        held.close()
-        await main()
-
-    options = {"use_uvloop": True} if sys.argv[1] == "uvloop" else {}
-    anyio.run(around, backend="trio" if sys.argv[1] == "trio" else "asyncio", backend_options=options)
-"""
-
-
-@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
-def test_out_of_processes(loop: str, runtime_path: Path) -> None:
+@pytest.fixture
+def pids(new_id: Callable[[], str]) -> Iterator[Path]:
+    """A cgroup that this process is in, whose number of processes can be limited by its ``pids.max``."""
     if os.getuid() != 0:
-        pytest.skip("needs root, to become a user without processes: run the suite as root")
-    ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(WITHOUT_PROCESSES), loop, str(runtime_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-        cwd=Path(__file__).parents[2],
+        pytest.skip("needs root, to make a cgroup: run the suite as root")
+    one_hierarchy = (CGROUPS / "cgroup.controllers").exists()
+    base = CGROUPS if one_hierarchy else CGROUPS / "pids"
+    if one_hierarchy:
+        (base / "cgroup.subtree_control").write_text("+pids")
+    elif not base.is_dir():
+        pytest.skip("this kernel has no controller of pids: it needs CONFIG_CGROUP_PIDS")
+    lines = Path("/proc/self/cgroup").read_text().splitlines()
+    own = next(
+        path for line in lines for _, names, path in [line.split(":", 2)] if names == ("" if one_hierarchy else "pids")
     )
-    assert (ended.stdout, ended.stderr, ended.returncode) == ("EAGAIN and no child\n", "", 0)
+    folder = base / new_id()
+    folder.mkdir()
+    (folder / "cgroup.procs").write_text(str(os.getpid()))
+    yield folder
+    (folder / "pids.max").write_text("max")
+    (Path(f"{base}{own}") / "cgroup.procs").write_text(str(os.getpid()))
+    folder.rmdir()
+
+
+def threads() -> int:
+    """How many this process has: a cgroup counts them, too."""
+    return len(os.listdir("/proc/self/task"))
+
+
+async def test_out_of_processes_nothing_is_started(pids: Path, runc: Runc, runtime_path: Path) -> None:
+    await runc.version()
+    (pids / "pids.max").write_text(str(threads()))
+    before = open_descriptors()
+    for executor in (runc.executor, PathExecutor(runtime_path)):
+        for options in ({}, {"work_dir": "/"}):
+            with pytest.raises(BlockingIOError) as caught:
+                await Runc(executor, **options).version()  # type: ignore[arg-type]
+            assert caught.value.errno == errno.EAGAIN
+    assert open_descriptors() == before
+    assert children(os.getpid()) == []
+
+
+async def test_out_of_processes_at_every_step(
+    pids: Path, runc: Runc, make_bundle: Callable[..., Path], new_id: Callable[[], str]
+) -> None:
+    """A runtime needs a dozen threads and children of its own; each is refused once."""
+    bundle = make_bundle("sleep", "60")
+    other = new_id()
+    async with runc.container(other, bundle) as untouched:
+        await untouched.start()
+        outcomes: list[str] = []
+        for free in range(30):
+            (pids / "pids.max").write_text(str(threads() + 1 + free))  # init of the other is one more
+            id = new_id()
+            try:
+                async with runc.container(id, bundle) as container:
+                    await container.start()
+                    (pids / "pids.max").write_text("max")
+            except (CommandError, BlockingIOError) as exc:
+                outcomes.append(str(exc))
+            else:
+                outcomes.append("")
+            (pids / "pids.max").write_text("max")
+            assert [state.id for state in await runc.list()] == [other]
+        assert (await untouched.state()).status == "running"
+    assert outcomes[0]
+    assert not outcomes[-1]
+
+
+async def test_removal_waits_until_a_process_is_free(
+    pids: Path, runc: Runc, make_bundle: Callable[..., Path], container_id: str
+) -> None:
+    async def free() -> None:
+        await anyio.sleep(0.3)
+        (pids / "pids.max").write_text("max")
+
+    async with anyio.create_task_group() as group, runc.container(container_id, make_bundle("sleep", "60")):
+        (pids / "pids.max").write_text(str(threads() + 3))
+        group.start_soon(free)
+    assert await runc.list() == []
+
+
+async def test_a_removal_for_which_no_process_is_ever_free_says_so_in_time(
+    pids: Path, runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], container_id: str
+) -> None:
+    runc = Runc(runtime_path, root=state_root, cleanup_timeout=0.3)
+    with pytest.raises(TimeoutError, match=f"{container_id} could not be removed within 0.3 s"):
+        async with runc.container(container_id, make_bundle("sleep", "60")):
+            (pids / "pids.max").write_text(str(threads()))
+    (pids / "pids.max").write_text("max")
+    assert (await runc.state(container_id)).status == "stopped"  # it was killed, at least
+    await runc.delete(container_id, force=True)
 
 
 @pytest.fixture

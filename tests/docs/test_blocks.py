@@ -22,6 +22,8 @@ import pytest
 
 import runc_async
 
+from .._cgroups import needs_controllers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -31,6 +33,8 @@ BLOCK = re.compile(r"^(?:<!-- needs: (?P<need>\w+) -->\n)?```python\n(?P<code>.*
 SHELL = re.compile(r"^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 IDS = ("hello", "job", "web")
 """The ids of the pages' containers; each test has its own in their place."""
+LIMITS = ("memory", "cpu", "pids")
+"""The controllers of cgroups that the pages limit containers by."""
 
 
 class Block(NamedTuple):
@@ -74,6 +78,8 @@ def test_the_blocks_of_a_page(
     new_id: Callable[[], str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    if any("memory=" in block.code for block in blocks(page)):
+        needs_controllers(*LIMITS)
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -117,6 +123,8 @@ def test_the_shell_blocks_of_a_page(page: Path, tmp_path: Path) -> None:
     code = "\n".join(found["code"] for found in SHELL.finditer(page.read_text()))
     if "curl" in code and shutil.which("curl") is None:
         pytest.skip("curl is missing: apt-get install curl")
+    if "examples/" in code:
+        needs_controllers(*LIMITS)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     for written, meant in (("8080", str(port)), ("/var/lib/sandbox", str(tmp_path / "sandbox"))):

@@ -59,10 +59,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Runc"]
 
-NO_ROOT = re.compile(r"open (.+): no such file or directory")
-
 # `ps` cuts its lines at COLUMNS, which a shell may have exported, and readline sets where no Python sees it.
 WIDE = {"COLUMNS": "100000"}
+NO_ROOT = re.compile(r"open (.+): no such file or directory")
 
 
 class Runc:

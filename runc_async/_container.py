@@ -474,7 +474,7 @@ def _drain(stream: FdReceiveStream, into: bytearray) -> None:
 
 def _single(error: BaseException) -> BaseException:
     """The one error of a group and of groups in it, or the group."""
-    inside = (
-        cast("BaseExceptionGroup[BaseException]", error).exceptions if isinstance(error, BaseExceptionGroup) else ()
-    )
-    return _single(inside[0]) if len(inside) == 1 else error
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return _single(group.exceptions[0]) if len(group.exceptions) == 1 else group

@@ -232,6 +232,18 @@ async def test_where_nothing_has_run_yet_there_are_no_containers(
 
 
 @pytest.mark.anyio
+async def test_a_relative_image_is_not_looked_for_in_the_bundle(
+    fake: Callable[..., Runc], make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for work_dir in (None, make_bundle("true")):
+        with pytest.raises(CommandError) as caught:
+            await fake("exit 1", work_dir=work_dir).restore("x", make_bundle("true"), image_path="i", work_path="w")
+        base = work_dir or tmp_path
+        assert {f"--image-path={base}/i", f"--work-path={base}/w"} < set(caught.value.argv)
+
+
+@pytest.mark.anyio
 async def test_spec(runc: Runc, tmp_path: Path, runtime_path: Path) -> None:
     await runc.spec(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["process"]["args"] == ["sh"]

@@ -229,6 +229,7 @@ class TestNoRuntime:
             server.shutdown()
             thread.join()
 
+    @pytest.mark.usefixtures("limited")
     def test_a_container_where_the_host_has_no_runtime(
         self, depot: str, rootfs: Path, runtime_path: Path, tmp_path: Path
     ) -> None:

@@ -525,7 +525,10 @@ class Runc:
 
         Cancelled, it leaves no container.
         """
-        flags = {"image_path": image_path, **options}
+        flags: dict[str, Any] = {"image_path": image_path, **options}
+        for name in ("image_path", "work_path"):  # the runtimes go into the bundle before they look for these
+            if flags.get(name):
+                flags[name] = os.path.join(self._road.host.work_dir or os.getcwd(), flags[name])
         with self._explained(flags, "restore.log"):
             return await self._road.start(
                 "restore", id, bundle, io, (), extra_args, flags, detached=detach, task_status=task_status

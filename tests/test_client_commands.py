@@ -228,9 +228,21 @@ async def test_where_nothing_has_run_yet_there_are_no_containers(
 ) -> None:
     assert await Runc(runtime_path, root=tmp_path / "nothing/yet").list() == []
     newer = 'echo "open %s: no such file or directory" >&2; exit 1'
-    assert await fake(newer % (tmp_path / "nothing")).list() == []
+    assert await fake(newer % (tmp_path / "nowhere")).list() == []
     with pytest.raises(CommandError, match="no such file"):  # it is there: something else is wrong
         await fake(newer % tmp_path).list()
+
+
+@pytest.mark.anyio
+async def test_a_relative_image_is_not_looked_for_in_the_bundle(
+    fake: Callable[..., Runc], make_bundle: Callable[..., Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for work_dir in (None, make_bundle("true")):
+        with pytest.raises(CommandError) as caught:
+            await fake("exit 1", work_dir=work_dir).restore("x", make_bundle("true"), image_path="i", work_path="w")
+        base = work_dir or tmp_path
+        assert {f"--image-path={base}/i", f"--work-path={base}/w"} < set(caught.value.argv)
 
 
 @pytest.mark.anyio

@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import re
+import shlex
 import shutil
 import signal
 import socket
@@ -31,9 +32,13 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted(page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts)]
 BLOCK = re.compile(r"^(?:<!-- needs: (?P<need>\w+) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
-SHELL = re.compile(r"^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(
+    r"^(?P<apart><!-- each on a host of its own -->\n)?```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
+)
 IDS = ("hello", "job", "web")
 """The ids of the pages' containers; each test has its own in their place."""
+LIMITS = ("memory", "cpu", "pids")
+"""The controllers of cgroups that the pages limit containers by."""
 
 
 class Block(NamedTuple):
@@ -78,7 +83,7 @@ def test_the_blocks_of_a_page(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     if re.search(r"\b(memory|cpus|pids)=", page.read_text()):
-        needs_controllers("memory", "cpu", "pids")
+        needs_controllers(*LIMITS)
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
@@ -122,9 +127,12 @@ WITH_SHELL = [page for page in PAGES if SHELL.search(page.read_text())]
 @pytest.mark.parametrize("page", WITH_SHELL, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_shell_blocks_of_a_page(page: Path, tmp_path: Path) -> None:
     """In one shell, in a directory that has ``examples`` in it. Of what ``make`` is to do the name alone is checked."""
-    code = "\n".join(found["code"] for found in SHELL.finditer(page.read_text()))
-    if "curl" in code and shutil.which("curl") is None:
-        pytest.skip("curl is missing: apt-get install curl")
+    code = "\n".join(found["code"] for found in SHELL.finditer(page.read_text()) if not found["apart"])
+    for program in ("curl", "openssl"):
+        if program in code and shutil.which(program) is None:
+            pytest.skip(f"{program} is missing: apt-get install {program}")
+    if "examples/" in code:
+        needs_controllers(*LIMITS)
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     for written, meant in (("8080", str(port)), ("/var/lib/sandbox", str(tmp_path / "sandbox"))):
@@ -151,6 +159,18 @@ def test_the_shell_blocks_of_a_page(page: Path, tmp_path: Path) -> None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)
             shell.wait()
+
+
+def test_commands_for_several_hosts_have_the_flags_that_they_are_given() -> None:
+    places = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    blocks = [found["code"] for page in WITH_SHELL for found in SHELL.finditer(page.read_text()) if found["apart"]]
+    lines = [shlex.split(line) for block in blocks for line in block.splitlines()]
+    assert lines
+    for program, command, *arguments in lines:
+        found = shutil.which(program, path=places)
+        assert found is not None, program
+        help = subprocess.run([found, command, "--help"], capture_output=True, text=True, check=True, timeout=60).stdout
+        assert [flag for flag in arguments if flag.startswith("--") and flag not in help] == []
 
 
 def test_there_are_pages_for_what_was_promised() -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from .._cgroups import needs_controllers
 from .._leaks import SESSION
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def sandbox(tmp_path_factory: pytest.TempPathFactory, runtime_path: Path) -> Ite
     """A service for all tests of a module; each leaves it with nothing running."""
     if os.geteuid() != 0:
         pytest.skip("the sandbox limits its containers: run this as root, or give this user cgroups (see the doctor)")
+    needs_controllers("memory", "cpu", "pids")
     folder = tmp_path_factory.mktemp("sandbox")
     options = ("--interval", 0.2, "--running", 4, "--timeout", 30, "--output", 64)
     with started(folder / "state", runtime_path, *options) as sandbox:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .._cgroups import needs_controllers
 from .._ordinary import USER, run_as_ordinary_user
 
 if TYPE_CHECKING:
@@ -57,6 +58,13 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
     raise AssertionError(f"{words!r} did not come: {seen}")
 
 
+@pytest.fixture
+def limited() -> None:
+    """For examples that limit their containers."""
+    needs_controllers("memory", "cpu", "pids")
+
+
+@pytest.mark.usefixtures("limited")
 def test_quickstart() -> None:
     status, output = finished(example("quickstart.py"))
     assert status == 0, output
@@ -88,6 +96,7 @@ class TestDemo:
             assert os.listdir(name) == []
 
 
+@pytest.mark.usefixtures("limited")
 class TestJobs:
     @pytest.fixture
     def jobs(self, tmp_path: Path, runtime_path: Path, new_id: Callable[[], str]) -> Callable[..., Any]:
@@ -176,6 +185,7 @@ class TestJobs:
             assert status == 0, output  # older kernels tell nobody but the parent how it ended
 
 
+@pytest.mark.usefixtures("limited")
 class TestStreamsTrio:
     def test_output_as_it_comes_and_a_second_attempt(self, runtime_path: Path, new_id: Callable[[], str]) -> None:
         prefix = new_id()
@@ -219,6 +229,7 @@ class TestNoRuntime:
             server.shutdown()
             thread.join()
 
+    @pytest.mark.usefixtures("limited")
     def test_a_container_where_the_host_has_no_runtime(
         self, depot: str, rootfs: Path, runtime_path: Path, tmp_path: Path
     ) -> None:

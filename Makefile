@@ -18,7 +18,11 @@ setup: ## programs and a Python environment in .venv
 demo: setup ## real containers from a held descriptor
 	@$(PYTHON) examples/demo.py
 
+# Debian packages of programs that the suite runs, besides those of the demo.
+TEST_PROGRAMS := procps umoci
+
 test: setup lint docs ## the whole suite, on the oldest and the newest Python found
+	@$(SETUP) programs $(TEST_PROGRAMS)
 	@rm -f .cache/results/machine-*
 	@for python in $$($(SETUP) pythons); do \
 		venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
@@ -28,7 +32,7 @@ test: setup lint docs ## the whole suite, on the oldest and the newest Python fo
 	done
 
 test-matrix: setup ## the whole suite in a Debian sid root, on runc and crun, cgroup v1 and v2 (root; ten minutes)
-	@$(PYTHON) tests/matrix/run.py
+	@$(PYTHON) tests/matrix/run.py $(LEGS)
 
 soak: setup ## 10,000 short containers, 500 at once, 200 streams, 1,000 cancelled calls of each kind: an hour
 	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STREAMS=200 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 \

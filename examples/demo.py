@@ -29,6 +29,8 @@ echo "3: $(cat <&3)"
 echo "4: $(cat <&4)"
 for n in 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15; do [ -e /proc/$$/fd/$n ] && open="$open $n"; done
 echo "open:$open"
+read until_it_was_looked_at
+exit 0
 """
 EXPECTED = "3: from the first pipe\n4: from the second pipe\nopen: 0 1 2 3 4"
 
@@ -38,11 +40,12 @@ class Shown(NamedTuple):
 
     executor: str
     event_loop: str
-    executed: str
-    argv0: str
     output: str
     status: int
     seconds: float
+    executed: str
+    """What the descriptor of the executor leads to."""
+    argv0: str
 
 
 def need(program: str, package: str) -> str:
@@ -82,7 +85,7 @@ async def show(runc: Runc, executor: FdExecutor, kind: str, event_loop: str, bun
     output = bytearray()
     status = -1
     began = time.perf_counter()
-    async with PipeIO(stdin=False) as io, anyio.create_task_group() as group:
+    async with PipeIO() as io, anyio.create_task_group() as group:
 
         async def contain(*, task_status: anyio.abc.TaskStatus[int]) -> None:
             nonlocal status
@@ -90,14 +93,16 @@ async def show(runc: Runc, executor: FdExecutor, kind: str, event_loop: str, bun
             status = await runc.run(id, bundle, io=io, preserve_fds=readers, task_status=task_status)
 
         pid = await group.start(contain)
-        argv0 = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
         for reader in readers:
             os.close(reader)  # the runtime has its own by now
+        output += await io.stdout.receive()
+        argv0 = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
+        await io.stdin.aclose()
         async for chunk in io.stdout:
             output += chunk
     seconds = time.perf_counter() - began
     executed = os.readlink(f"/proc/self/fd/{executor.fileno()}")
-    return Shown(kind, event_loop, executed, argv0, output.decode().strip(), status, seconds)
+    return Shown(kind, event_loop, output.decode().strip(), status, seconds, executed, argv0)
 
 
 def main() -> None:
@@ -107,26 +112,32 @@ def main() -> None:
     lines: list[Shown] = []
     with tempfile.TemporaryDirectory(prefix="runc-async-demo-") as name:
         bundle, copy = Path(name, "bundle"), Path(name, "runc")
-        anyio.run(make_bundle, Runc(original), bundle, busybox)
+        state = Path(name, "state")
+        anyio.run(make_bundle, Runc(original, root=state), bundle, busybox)
         for kind, hold, event_loops in (
             ("held descriptor", FdExecutor.open, ("asyncio", "trio")),
-            ("sealed copy in memory", SealedExecutor.open, ("asyncio",)),
+            ("sealed copy", SealedExecutor.open, ("asyncio",)),
         ):
             shutil.copy(original, copy)
             with hold(copy) as executor:
                 copy.unlink()
-                runc = Runc(executor, root=Path(name, "state"))
+                runc = Runc(executor, root=state)
                 for event_loop in event_loops:
                     call = functools.partial(show, runc, executor, kind, event_loop, bundle)
                     lines.append(anyio.run(call, backend=event_loop))
-    table = Table(title=f"{original}: copied, the copy opened, its path removed; then run", show_lines=True)
-    for column in ("executor", "event loop", "what is executed", "argv[0]", "the container's output", "status", "time"):
-        table.add_column(column, overflow="fold")
+    console.print(f"\n{original} copied, the copy opened, and then removed. What was executed:")
+    for kind, (executed, argv0) in {line.executor: line[-2:] for line in lines}.items():
+        console.print(f"  {kind}: {executed}, argv[0] {argv0}", highlight=False, soft_wrap=True)
+    table = Table(show_lines=True)
+    for column in ("executor", "event loop", "the container's output", "status", "time"):
+        table.add_column(column)
     for line in lines:
-        table.add_row(*line[:5], str(line.status), f"{line.seconds * 1000:.0f} ms")
+        table.add_row(*line[:3], str(line.status), f"{line.seconds * 1000:.0f} ms")
     console.print(table)
     how = "as root" if os.geteuid() == 0 else f"rootless, as user {os.geteuid()}"
-    console.print(f"{len(lines)} containers, {how}: each saw 0, 1, 2, the two descriptors handed over, nothing else.")
+    console.print(
+        f"{len(lines)} containers, {how}. Each saw 0, 1, 2, the two descriptors handed over, and nothing else."
+    )
     wrong = [line for line in lines if line.status != 0 or line.output != EXPECTED]
     if wrong:
         sys.exit(f"demo: not as expected: {wrong}")

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import contextlib
-import gzip
-import lzma
+import copy
+import errno
 import os
 import shutil
 import stat
 import subprocess
 import tarfile
 import tempfile
-import zlib
 from pathlib import Path
+from tarfile import EmptyHeaderError, EOFHeaderError, HeaderError, ReadError  # type: ignore[attr-defined]
 from typing import TYPE_CHECKING, Any, cast
 
 import anyio
@@ -23,9 +23,11 @@ import msgspec
 from ._default_spec import default_spec
 from ._private import private_directory
 from ._shield import shielded
+from ._spec import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
+    from typing import Self
 
     from ._options import StrPath
     from ._spec import Mount, Process, Spec, User
@@ -82,6 +84,8 @@ class Bundle(os.PathLike[str]):
             of its own, kept in the bundle, that is mounted by the runtime in the container's mount namespace.
         :raises NotADirectoryError: `rootfs` is no directory.
         :raises FileExistsError: there is a ``config.json`` already.
+        :raises TypeError: `spec` has something in it that JSON has not.
+        :raises ValueError: likewise, such as NaN; or, if `writable`, a path that no overlay can have.
         """
         folder = Path(os.path.abspath(path))
         if (folder / CONFIG).exists():
@@ -89,7 +93,7 @@ class Bundle(os.PathLike[str]):
         if not os.path.isdir(rootfs):
             raise NotADirectoryError(f"rootfs is no directory: {os.fspath(rootfs)!r}")
         lower = Path(os.path.abspath(rootfs))
-        bundle = cls(folder, cast("Spec", msgspec.json.decode(msgspec.json.encode(spec))))
+        bundle = cls(folder, copy.deepcopy(spec))
         bundle.spec.setdefault("root", {"path": ""})["path"] = str(lower)
         overlays = _overlays(lower, folder) if writable else []
         bundle.spec["mounts"] = [*overlays, *bundle.spec.get("mounts", [])]
@@ -111,19 +115,26 @@ class Bundle(os.PathLike[str]):
 
         :raises OSError: it cannot be written; the old one is still there.
         :raises TypeError: `spec` has something in it that JSON has not.
+        :raises ValueError: likewise, such as NaN.
         """
         await anyio.to_thread.run_sync(self._write, self._encoded())
 
     def _encoded(self) -> bytes:
-        return msgspec.json.format(msgspec.json.encode(self.spec), indent=2)
+        return msgspec.json.format(written(self.spec), indent=2)
 
     def _write(self, data: bytes) -> None:
+        config = self.path / CONFIG
         descriptor, name = tempfile.mkstemp(prefix=f".{CONFIG}-", dir=self.path)
         try:
             with open(descriptor, "wb") as file:
                 file.write(data)
                 os.fchmod(descriptor, 0o644)
-            os.replace(name, self.path / CONFIG)
+                with contextlib.suppress(FileNotFoundError):
+                    old = config.stat()  # it may have secrets in it
+                    os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
+                    if os.geteuid() == 0:
+                        os.fchown(descriptor, old.st_uid, old.st_gid)
+            os.replace(name, config)
         except BaseException:
             os.unlink(name)
             raise
@@ -199,7 +210,7 @@ def _tool(name: str, package: str) -> str:
 
 
 @contextlib.asynccontextmanager
-async def _arriving(folder: StrPath) -> AsyncGenerator[Path]:
+async def _arriving(folder: StrPath, mode: int = 0o755) -> AsyncGenerator[Path]:
     """A new directory beside the wanted one, which takes its place when all went well, and is removed when not."""
     wanted = Path(os.path.abspath(folder))
     if wanted.exists():
@@ -208,7 +219,7 @@ async def _arriving(folder: StrPath) -> AsyncGenerator[Path]:
     partial = Path(tempfile.mkdtemp(prefix=f".{wanted.name}-", dir=wanted.parent))
     try:
         yield partial
-        os.chmod(partial, 0o755)
+        os.chmod(partial, mode)
         os.rename(partial, wanted)
     except BaseException:
         await shielded(anyio.to_thread.run_sync, _remove, partial)
@@ -245,11 +256,13 @@ async def busybox_rootfs(folder: StrPath) -> Path:
 
 
 async def tar_rootfs(archive: StrPath, folder: StrPath) -> Path:
-    """Unpack a tar archive (plain, gzip, bzip2 or xz) into a root file system.
+    """Unpack a tar archive (plain, gzip, bzip2 or xz; zstd from Python 3.14 on) into a root file system.
 
     Refused are members with an absolute name or ``..`` in it, that go through a link that leaves the root, hard links
     to anything but a file unpacked before, and device nodes. Symbolic links stay as they are, absolute ones too, for
-    they point into the container. Set-user-id and set-group-id bits are taken away; owners are kept when root unpacks.
+    they point into the container. Set-user-id and set-group-id bits and extended attributes (file capabilities) are
+    left out; owners are kept when root unpacks; holes stay holes. It is a whole file system, not an image's layer: a
+    whiteout (``.wh.NAME``) is a file like any other.
 
     :param archive: the archive's path.
     :param folder: the directory to make.
@@ -261,16 +274,32 @@ async def tar_rootfs(archive: StrPath, folder: StrPath) -> Path:
 
     def unpack(rootfs: Path) -> None:
         try:
-            with tarfile.open(archive) as tar:
+            with tarfile.open(archive, tarinfo=_Member) as tar:
                 _unpack(tar, rootfs)
                 while tar.fileobj and tar.fileobj.read(BLOCK):
                     anyio.from_thread.check_cancelled()  # a checksum is looked at where the compressed data end
-        except (tarfile.TarError, EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, ValueError) as exc:
+        except Exception as exc:
+            if isinstance(exc, OSError) and exc.errno not in (None, errno.EINVAL, errno.ENAMETOOLONG):
+                raise
+            # Every compression has errors of its own, and an archive's numbers may be too large for anything.
             raise ValueError(f"{os.fspath(archive)}: {exc}") from exc
 
     async with _arriving(folder) as rootfs:
         await anyio.to_thread.run_sync(unpack, Path(os.path.realpath(rootfs)))
     return Path(os.path.abspath(folder))
+
+
+class _Member(tarfile.TarInfo):
+    """One whose header must be right: tarfile takes a broken one for the end of the archive."""
+
+    @classmethod
+    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
+        try:
+            return super().fromtarfile(tarfile)
+        except (EmptyHeaderError, EOFHeaderError):
+            raise
+        except HeaderError as exc:
+            raise ReadError(f"broken header: {exc}") from exc
 
 
 def _unpack(tar: tarfile.TarFile, rootfs: Path) -> None:
@@ -292,7 +321,7 @@ def _unpack(tar: tarfile.TarFile, rootfs: Path) -> None:
             path.unlink()
         if member.isreg():
             _copy(tar, member, path)
-        elif member.issym():
+        elif member.issym() and member.linkname:
             path.symlink_to(member.linkname)
         elif member.islnk():
             target = _place(rootfs, member.linkname, member.name)
@@ -329,12 +358,23 @@ def _place(rootfs: Path, name: str, member: str) -> Path:
 
 
 def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
+    if member.size < 0:  # tarfile of Python 3.11 would go back, and round in circles
+        raise ReadError(f"{member.name!r} has a negative size")
     source = tar.extractfile(member)
     assert source is not None
     with source, open(path, "xb") as file:
-        while block := source.read(BLOCK):
-            anyio.from_thread.check_cancelled()
-            file.write(block)
+        # A hole of terabytes costs no more than it does in the archive.
+        for start, length in cast("list[tuple[int, int]]", member.sparse) or [(0, member.size)]:
+            source.seek(start)
+            file.seek(start)
+            while length > 0:
+                anyio.from_thread.check_cancelled()
+                block = source.read(min(BLOCK, length))
+                if not block:
+                    raise ReadError("unexpected end of data")
+                file.write(block)
+                length -= len(block)
+        file.truncate(member.size)
 
 
 def _dress(path: Path, member: tarfile.TarInfo) -> None:
@@ -386,7 +426,8 @@ async def unpack_image(layout: StrPath, folder: StrPath, *, tag: str = "latest")
     Images come from registries into a layout by ``skopeo copy docker://NAME oci:LAYOUT:TAG``.
 
     :param layout: the layout's directory.
-    :param folder: the directory to make; the root file system is ``rootfs`` in it.
+    :param folder: the directory to make; the root file system is ``rootfs`` in it. Only its owner can enter it, since
+        an image may have set-user-id programs and device nodes, which are nothing for other users of the host.
     :param tag: the image's name in the layout.
     :returns: where it is, and what it is to run.
     :raises FileNotFoundError: umoci is missing; the message names the package.
@@ -395,7 +436,7 @@ async def unpack_image(layout: StrPath, folder: StrPath, *, tag: str = "latest")
     """
     umoci = _tool("umoci", "umoci")
     wanted = Path(os.path.abspath(folder))
-    async with _arriving(folder) as partial:
+    async with _arriving(folder, 0o700) as partial:
         command = [umoci, "unpack", *(["--rootless"] if os.geteuid() != 0 else []), "--image"]
         unpacked = partial / "unpacked"
         ended = await anyio.run_process([*command, f"{os.fspath(layout)}:{tag}", str(unpacked)], check=False)

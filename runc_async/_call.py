@@ -17,6 +17,7 @@ from . import _backends, _output, _trace
 from ._errors import ExecutorError
 from ._pidfd import Pidfd, reap_ended
 from ._shield import shielded
+from ._signals import signal_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -40,7 +41,7 @@ class Host:
     executor: Executor
     work_dir: str | None = None
     setpgid: bool = False
-    pdeathsig: signal.Signals | None = None
+    pdeathsig: int | None = None
     cleanup_timeout: float = 5.0
     trace: Callable[[_trace.Call], object] | None = None
 
@@ -311,13 +312,12 @@ def _kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:
         os.kill(pid, number)
 
 
-def _with_pdeathsig(number: signal.Signals, path: str, arguments: Sequence[str]) -> tuple[str, tuple[str, ...]]:
+def _with_pdeathsig(number: int, path: str, arguments: Sequence[str]) -> tuple[str, tuple[str, ...]]:
     # Only a process can ask this for itself, before it executes the runtime; a launcher does, not a preexec_fn.
     setpriv = shutil.which("setpriv")
     if setpriv is None:
         raise ExecutorError("pdeathsig needs the program setpriv (Debian package util-linux) on PATH")
-    name = number.name.removeprefix("SIG")
-    return setpriv, ("setpriv", "--pdeathsig", name, "--", path, *arguments)
+    return setpriv, ("setpriv", "--pdeathsig", signal_name(number), "--", path, *arguments)
 
 
 def _explained(exc: OSError, path: str, name: str, work_dir: str | None) -> OSError | ExecutorError:

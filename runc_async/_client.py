@@ -6,14 +6,14 @@ import contextlib
 import os
 import signal as signals
 import time
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
-import msgspec
 
 from . import _criu, _environment
 from ._call import Host
-from ._commands import command_line, global_options, signal_argument
+from ._commands import command_line, global_options, path_argument, signal_argument
 from ._errors import CommandError, DecodeError
 from ._executor import Executor, PathExecutor
 from ._models import (
@@ -26,12 +26,15 @@ from ._models import (
     parse_top,
     parse_version,
 )
+from ._monitor import Monitor
 from ._road import Road, decoded, process_object
 from ._signals import signal_number
+from ._spec import written
+from ._values import named
 
 if TYPE_CHECKING:
     import builtins
-    from collections.abc import AsyncIterator, Callable, Generator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Generator, Sequence
     from contextlib import AbstractAsyncContextManager
     from typing import Unpack
 
@@ -40,7 +43,6 @@ if TYPE_CHECKING:
     from ._container import Container
     from ._io import IO
     from ._leases import Descriptor
-    from ._monitor import Monitor
     from ._options import (
         CheckpointOptions,
         ExecOptions,
@@ -113,26 +115,30 @@ class Runc:
         cleanup_timeout: float = 5.0,
         trace: Callable[[Call], object] | None = None,
     ) -> None:
-        if cleanup_timeout <= 0:
-            raise ValueError(f"cleanup_timeout must be positive, not {cleanup_timeout}")
+        if not isinstance(cast("object", setpgid), bool):
+            raise TypeError(f"setpgid must be bool, not {type(setpgid).__name__}")
+        if not isinstance(cast("object", cleanup_timeout), int | float) or not cleanup_timeout > 0:
+            raise ValueError(f"cleanup_timeout must be a positive number of seconds, not {cleanup_timeout!r}")
+        if not isinstance(cast("object", monitor), Monitor | None):
+            raise TypeError(f"monitor must be a Monitor, not {type(monitor).__name__}")
         if trace is not None and not callable(trace):
             raise TypeError(f"trace must be callable, not {type(trace).__name__}")
         self._road = Road(
             Host(
                 executor=executor if isinstance(executor, Executor) else PathExecutor(executor),
-                work_dir=None if work_dir is None else os.path.abspath(os.fsdecode(work_dir)),
+                work_dir=_absolute("work_dir", work_dir),
                 setpgid=setpgid,
                 pdeathsig=None if pdeathsig is None else signal_number(pdeathsig),
                 cleanup_timeout=cleanup_timeout,
                 trace=trace,
             ),
             # Without a file of the user's, the log is only read here.
-            log=None if log is None else os.path.abspath(os.fsdecode(log)),
+            log=_absolute("log", log),
             global_options=global_options(
                 {
                     "root": root,
                     "debug": debug,
-                    "log_format": log_format or ("json" if log is None else "text"),
+                    "log_format": ("json" if log is None else "text") if log_format is None else log_format,
                     "systemd_cgroup": systemd_cgroup,
                     "rootless": rootless,
                 },
@@ -154,14 +160,16 @@ class Runc:
 
     @contextlib.contextmanager
     def extra_env(self, **variables: str) -> Generator[None]:
-        """Add variables to the environment of the calls made inside the ``with`` block.
+        """Add variables to the environment of this client's calls made inside the ``with`` block.
 
-        They hold for this task and the tasks that it starts there, and for no other. Nested blocks add up.
+        They hold for this task and the tasks that it starts there, and for no other; those of its containers
+        included. Nested blocks add up.
 
         :param variables: names and values.
+        :raises TypeError: a value is no str.
         :raises ValueError: a name or value that cannot be in an environment.
         """
-        with _environment.extra(variables):
+        with _environment.extra(self._road, variables):
             yield
 
     # -- what there is -----------------------------------------------------------------------------------
@@ -234,9 +242,9 @@ class Runc:
         line = command_line("events", {"interval": interval}, positional=[id], extra_args=extra_args)
         return self._road.events(id, line)
 
-    async def version(self) -> Version:
+    async def version(self, *, extra_args: Sequence[str] = ()) -> Version:
         """The runtime's name, version, commit and specification (``--version``)."""
-        outcome = await self._road.version()
+        outcome = await self._road.version(extra_args)
         try:
             return parse_version(outcome.stdout.decode(errors="replace"))
         except ValueError as exc:
@@ -415,11 +423,14 @@ class Runc:
         :param options: single values, see `UpdateOptions`; the runtime takes no others beside `resources` than
             ``l3_cache_schema`` and ``mem_bw_schema``.
         :raises ContainerNotFoundError: there is none of this id.
+        :raises TypeError: `resources` is no mapping, or has something in it that JSON has not.
         :raises ValueError: both are given, or nothing.
         """
         if resources is None and not any(value is not None for value in options.values()):
             raise ValueError("update: nothing to change: neither resources nor a single value is given")
-        files = {} if resources is None else {"resources": msgspec.json.encode(resources)}
+        if not isinstance(cast("object", resources), Mapping | None):
+            raise TypeError(f"resources must be an OCI linux.resources object, not {type(resources).__name__}")
+        files = {} if resources is None else {"resources": written(resources)}
         await self._road.captured("update", {**options}, [id], extra_args, files=files)
 
     async def delete(self, id: str, *, force: bool = False, extra_args: Sequence[str] = ()) -> None:
@@ -561,3 +572,10 @@ class Runc:
         from ._container import attached
 
         return attached(self, self._road, id, delete)
+
+
+def _absolute(what: str, path: StrPath | None) -> str | None:
+    if path is None:
+        return None
+    with named(what):
+        return os.path.abspath(path_argument(path))

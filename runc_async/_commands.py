@@ -21,10 +21,21 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+from ._values import INT64, MOST_ID, UINT64, byte_size, named
+
 if TYPE_CHECKING:
     import signal as signals
 
-__all__ = ["COMMANDS", "GLOBAL", "Command", "Flag", "command_line", "global_options", "signal_argument"]
+__all__ = [
+    "COMMANDS",
+    "GLOBAL",
+    "Command",
+    "Flag",
+    "command_line",
+    "global_options",
+    "path_argument",
+    "signal_argument",
+]
 
 
 # -- values ------------------------------------------------------------------------------------------------
@@ -48,7 +59,12 @@ def _text(value: object) -> str:
     return _plain(value)
 
 
-def _path(value: object) -> str:
+def path_argument(value: object) -> str:
+    """A path as the runtime gets it.
+
+    :raises TypeError: it is no path of str.
+    :raises ValueError: it is empty or has a NUL character.
+    """
     if not isinstance(value, str | os.PathLike):
         raise _wrong_type("str or os.PathLike", value)
     path = cast("str | bytes", os.fspath(cast("str | os.PathLike[str]", value)))
@@ -80,12 +96,8 @@ def _int(least: int, most: int | None = None) -> Callable[[object], str]:
 
 
 def _size(value: object) -> str:
-    """Bytes, ``-1`` for no limit; runc also takes a string with a unit, such as ``512m``."""
-    if not isinstance(value, str):
-        return _int(-1)(value)
-    if not re.fullmatch(r"-1|\d+(\.\d+)? ?([kKmMgGtTpP]?[iI]?[bB]?)", value):
-        raise ValueError(f"must be a number of bytes, with a unit or without, not {value!r}")
-    return value
+    """Bytes, -1 for no limit. Written without a unit: crun would read ``512m`` as 512 bytes."""
+    return _int(-1, INT64)(-1 if value == "-1" else byte_size(value))
 
 
 def _one_of(*words: str) -> Callable[[object], str]:
@@ -110,12 +122,15 @@ def _duration(value: object) -> str:
     return f"{value:.9f}".rstrip("0").rstrip(".") + "s"
 
 
+_id = _int(0, MOST_ID)
+
+
 def _user(value: object) -> str:
     if not isinstance(value, str):
-        return _int(0)(value)
+        return _id(value)
     if not re.fullmatch(r"[0-9]+(:[0-9]+)?", value):
         raise ValueError(f"must be uid or uid:gid, in numbers, not {value!r}")
-    return value
+    return ":".join(_id(int(part)) for part in value.split(":"))
 
 
 def _name(value: object) -> str:
@@ -146,10 +161,8 @@ def signal_argument(value: int | signals.Signals | str) -> str:
     :raises ValueError: the number is out of range or the name has characters that no signal's name has.
     """
     if not isinstance(value, str):
-        try:
+        with named("signal"):
             return _int(0, 64)(value)
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"signal {error}") from None
     if not re.fullmatch(r"[A-Za-z0-9]+([+-][0-9]+)?", value):
         raise ValueError(f"signal must be a number or a name, not {value!r}")
     return value
@@ -234,10 +247,10 @@ def _several(name: str, convert: Callable[[object], str] = _text) -> Flag:
     return Flag(name, convert, repeatable=True)
 
 
-_BUNDLE = _value("--bundle", _path)
-_CONSOLE_SOCKET = _value("--console-socket", _path)
-_PIDFD_SOCKET = _value("--pidfd-socket", _path)  # runc 1.2
-_PID_FILE = _value("--pid-file", _path)
+_BUNDLE = _value("--bundle", path_argument)
+_CONSOLE_SOCKET = _value("--console-socket", path_argument)
+_PIDFD_SOCKET = _value("--pidfd-socket", path_argument)  # runc 1.2
+_PID_FILE = _value("--pid-file", path_argument)
 _DETACH = _switch("--detach")
 _NO_SUBREAPER = _switch("--no-subreaper")
 _NO_PIVOT = _switch("--no-pivot")
@@ -253,11 +266,11 @@ _START = (
     _switch("--no-new-keyring"),
     _value("--preserve-fds", _int(0)),
     _NO_SUBREAPER,  # create: crun
-    _value("--config", _path),  # crun
+    _value("--config", path_argument),  # crun
 )
 _CRIU = (
-    _value("--image-path", _path),
-    _value("--work-path", _path),
+    _value("--image-path", path_argument),
+    _value("--work-path", path_argument),
     _switch("--tcp-established"),
     _switch("--ext-unix-sk"),
     _switch("--shell-job"),
@@ -270,11 +283,11 @@ _CRIU = (
 )
 # What is part of an OCI process object: ignored beside a whole one.
 _PROCESS = (
-    _value("--cwd", _path),
+    _value("--cwd", path_argument),
     _several("--env", _variable),
     _switch("--tty"),
     _value("--user", _user),
-    _several("--additional-gids", _int(0)),
+    _several("--additional-gids", _id),
     _value("--process-label"),
     _value("--apparmor"),
     _switch("--no-new-privs"),
@@ -283,12 +296,12 @@ _PROCESS = (
 # What is part of an OCI linux.resources object, likewise.
 _RESOURCES = (
     _value("--blkio-weight", _int(10, 1000)),
-    _value("--cpu-period", _int(0)),
-    _value("--cpu-quota", _int(-1)),
-    _value("--cpu-burst", _int(0)),
-    _value("--cpu-share", _int(0)),
-    _value("--cpu-rt-period", _int(0)),
-    _value("--cpu-rt-runtime", _int(-1)),
+    _value("--cpu-period", _int(0, UINT64)),
+    _value("--cpu-quota", _int(-1, INT64)),
+    _value("--cpu-burst", _int(0, UINT64)),
+    _value("--cpu-share", _int(0, UINT64)),
+    _value("--cpu-rt-period", _int(0, UINT64)),
+    _value("--cpu-rt-runtime", _int(-1, INT64)),
     _value("--cpuset-cpus"),
     _value("--cpuset-mems"),
     _value("--cpu-idle", _int(0, 1)),
@@ -297,7 +310,7 @@ _RESOURCES = (
     _value("--memory", _size),
     _value("--memory-reservation", _size),
     _value("--memory-swap", _size),
-    _value("--pids-limit", _int(-1)),
+    _value("--pids-limit", _int(-1, INT64)),
 )
 
 
@@ -318,11 +331,11 @@ def _command(
 GLOBAL = _command(
     "runtime",
     _switch("--debug"),
-    _value("--log", _path),
+    _value("--log", path_argument),
     _value("--log-format", _one_of("text", "json")),
     _value("--log-level", _one_of("error", "warning", "debug")),  # crun
-    _value("--root", _path),
-    _value("--criu", _path),  # runc; hidden and ignored since 1.2
+    _value("--root", path_argument),
+    _value("--criu", path_argument),  # runc; hidden and ignored since 1.2
     _switch("--systemd-cgroup"),
     _value("--cgroup-manager", _one_of("cgroupfs", "systemd", "disabled")),  # crun
     _value("--rootless", _true_false_auto),
@@ -338,7 +351,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             _command(
                 "checkpoint",
                 *_CRIU,
-                _value("--parent-path", _path),
+                _value("--parent-path", path_argument),
                 _switch("--leave-running"),
                 _switch("--tcp-skip-in-flight"),  # runc 1.2
                 _switch("--link-remap"),  # runc 1.2
@@ -358,7 +371,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
                 _value("--preserve-fds", _int(0)),
                 _several("--cgroup"),
                 _switch("--ignore-paused"),
-                _value("--process", _path),
+                _value("--process", path_argument),
                 *_PROCESS,
                 arguments=(1, None),
                 ignores={"process": [flag.keyword for flag in _PROCESS]},
@@ -383,12 +396,12 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             ),
             _command("resume"),
             _command("run", *_START, _DETACH, _switch("--keep")),
-            _command("spec", _BUNDLE, _switch("--rootless"), _value("--file", _path), arguments=(0, 0)),
+            _command("spec", _BUNDLE, _switch("--rootless"), _value("--file", path_argument), arguments=(0, 0)),
             _command("start"),
             _command("state"),
             _command(
                 "update",
-                _value("--resources", _path),
+                _value("--resources", path_argument),
                 *_RESOURCES,
                 _value("--l3-cache-schema"),  # these two are no resources, and are heeded beside them
                 _value("--mem-bw-schema"),
@@ -418,10 +431,8 @@ def _options(command: Command, options: Mapping[str, object]) -> list[str]:
             raise TypeError(f"{command.name}() got an unexpected keyword argument {keyword!r}")
     rendered: dict[str, list[str]] = {}
     for keyword, flag in command.flags.items():
-        try:
+        with named(keyword):
             words = flag.render(options.get(keyword))
-        except (TypeError, ValueError) as error:
-            raise type(error)(f"{keyword} {error}") from None
         if words:
             rendered[keyword] = words
     for keyword, others in command.ignores.items():
@@ -431,11 +442,11 @@ def _options(command: Command, options: Mapping[str, object]) -> list[str]:
 
 
 def _extra(extra_args: Sequence[str]) -> list[str]:
-    if isinstance(extra_args, str | bytes):
-        raise _wrong_type("extra_args: a sequence of str", extra_args)
+    if isinstance(extra_args, str | bytes) or not isinstance(cast("object", extra_args), Iterable):
+        raise TypeError(f"extra_args must be a sequence of str, not {type(extra_args).__name__}")
     for argument in extra_args:
         if not isinstance(cast("object", argument), str):
-            raise _wrong_type("extra_args: a sequence of str", argument)
+            raise TypeError(f"extra_args must be a sequence of str, not of {type(argument).__name__}")
         if "\0" in argument:
             raise ValueError(f"extra_args: has a NUL character: {argument!r}")
     return list(extra_args)

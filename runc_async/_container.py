@@ -21,7 +21,6 @@ from ._private import private_directory
 from ._reserve import with_room
 from ._road import process_object
 from ._shield import at_checkpoints_only, shielded
-from ._signals import signal_number
 from ._teardown import leads_pid_namespace, pid_in
 
 if TYPE_CHECKING:
@@ -317,7 +316,7 @@ class ContainerProcess:
         """
         if self._process is None:
             raise ProcessLookupError(f"process {self.pid} has ended")
-        self._process.send_signal(signal_number(signal))
+        self._process.send_signal(signal)
         await anyio.lowlevel.checkpoint()
 
     async def _monitored(self, monitor: Monitor) -> Exit:

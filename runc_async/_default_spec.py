@@ -6,10 +6,10 @@ import copy
 import math
 import os
 import re
-from decimal import Decimal
 from typing import TYPE_CHECKING, Literal, cast
 
 from ._environment import checked
+from ._values import INT64, MOST_ID, byte_size, named
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -23,16 +23,12 @@ OCI_VERSION = "1.0.2"  # what the oldest supported runtime follows; newer ones t
 CPU_PERIOD = 100_000  # microseconds
 MOST_CPUS = 8192  # a kernel's
 MOST_PIDS = 1 << 22  # PID_MAX_LIMIT
-MOST_BYTES = (1 << 63) - 1
 LEAST_MEMORY = 4 << 20  # runc's init, which is in the cgroup before the program is, does not fit into 2M
 LEAST_TMP = 1 << 12  # a page
-MOST_ID = (1 << 32) - 2  # the last one is "no id"
 DEFAULT_PIDS = 256
 
 # "ro" alone leaves what is mounted below the source writable.
 ACCESS = {"": ["rw"], "rw": ["rw"], "ro": ["ro", "rro"]}
-
-UNITS = {"": 1, "k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40}
 
 # What even a program that runs as root in its container rarely misses; the others are asked for.
 CAPABILITIES = ("CAP_KILL", "CAP_NET_BIND_SERVICE")
@@ -122,7 +118,7 @@ def default_spec(
 
     :param args: the program and its arguments.
     :param env: its environment; ``PATH`` is set if it is not in it.
-    :param cwd: its working directory, absolute.
+    :param cwd: its working directory, absolute. Where there is none, the runtime makes it, in the root file system.
     :param user: who it runs as: ``uid`` or ``uid:gid``, in numbers; None is root in the container. Without a gid it
         is the same number.
     :param additional_gids: the further groups that it is in, in numbers.
@@ -140,7 +136,8 @@ def default_spec(
     :param network: ``"none"`` is a network namespace with nothing but a loopback device; ``"host"`` the host's.
     :param terminal: whether the program has a terminal; then the call needs a `ConsoleSocket`.
     :param rootless: run by an ordinary user: in a user namespace whose root is the caller. None is whether the caller
-        is not root. Limits then need cgroups that are delegated to the caller.
+        is not root. Limits then need cgroups that are delegated to the caller; without, runc refuses them, and crun
+        runs the container without them, and says nothing.
     :param capabilities: those that the program has, by name. None is ``CAP_KILL`` and ``CAP_NET_BIND_SERVICE`` for
         root in the container, and none for another user.
     :param seccomp: whether the system calls named above fail.
@@ -266,17 +263,10 @@ def _hostname(name: str) -> str:
 
 
 def _bytes(value: str | int, what: str, least: int = LEAST_MEMORY) -> int:
-    if isinstance(value, bool) or not isinstance(cast("object", value), int | str):
-        raise TypeError(f"{what} must be bytes as int, or a str with a unit, not {type(value).__name__}")
-    if isinstance(value, int):
-        number = value
-    else:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?) *([kmgt]?)(?:i?b)?", value.strip().lower(), re.ASCII)
-        if found is None:
-            raise ValueError(f'{what} must be a number of bytes, or one with a unit such as "256M", not {value!r}')
-        number = int(Decimal(found[1]) * UNITS[found[2]])
-    if not least <= number <= MOST_BYTES:
-        raise ValueError(f"{what} must be from {least} to {MOST_BYTES} bytes, not {value!r}")
+    with named(what):
+        number = byte_size(value)
+    if not least <= number <= INT64:
+        raise ValueError(f"{what} must be from {least} to {INT64} bytes, not {value!r}")
     return number
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
 __all__ = ["checked", "environment", "extra"]
 
@@ -16,15 +17,18 @@ __all__ = ["checked", "environment", "extra"]
 # pass descriptors on that nobody named.
 NOT_INHERITED = ("NOTIFY_SOCKET", "LISTEN_FDS", "LISTEN_PID", "LISTEN_FDNAMES")
 
-_extra: ContextVar[Mapping[str, str] | None] = ContextVar("runc_async_extra_env", default=None)
+_extra: ContextVar[Mapping[object, Mapping[str, str]]] = ContextVar("runc_async_extra_env")
+"""By client, for each task."""
 
 
 def checked(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables, if they can be in an environment.
 
-    :raises TypeError: a name or value is no str.
+    :raises TypeError: they are no mapping, or a name or value is no str.
     :raises ValueError: a name or value that no environment can hold.
     """
+    if not isinstance(cast("object", variables), Mapping):
+        raise TypeError(f"env must be a mapping of names to values, not {type(variables).__name__}")
     for name, value in cast("Mapping[object, object]", variables).items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"env: names and values must be str: {name!r}")
@@ -34,16 +38,17 @@ def checked(variables: Mapping[str, str]) -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def extra(variables: Mapping[str, str]) -> Generator[None]:
-    """Add variables in this task, and the tasks that it starts, as long as the block lasts."""
-    token = _extra.set({**(_extra.get() or {}), **checked(variables)})
+def extra(client: object, variables: Mapping[str, str]) -> Generator[None]:
+    """Add variables to a client's calls, in this task and the tasks that it starts, as long as the block lasts."""
+    clients = _extra.get({})
+    token = _extra.set({**clients, client: {**clients.get(client, {}), **checked(variables)}})
     try:
         yield
     finally:
         _extra.reset(token)
 
 
-def environment(env: Mapping[str, str]) -> dict[str, str]:
+def environment(client: object, env: Mapping[str, str]) -> dict[str, str]:
     """The environment of a call that is made now: this process's, then `env`, then what `extra` adds."""
     inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-    return {**inherited, **env, **(_extra.get() or {})}
+    return {**inherited, **env, **_extra.get({}).get(client, {})}

@@ -62,7 +62,10 @@ TABLE: tuple[Row, ...] = (
     Row(r"container id cannot be empty", InvalidContainerIdError),
     Row(r"invalid character `.*` in the container ID ", InvalidContainerIdError),
     Row(r"invalid container ID ", InvalidContainerIdError),
-    Row(r"cannot create state directory for `[^`]*/", InvalidContainerIdError),  # crun 1.8
+    Row(r"cannot create state directory for `([^`]*/|[^`]{256,}`)", InvalidContainerIdError),  # crun 1.8
+    # Too long for a directory's name.
+    Row(r"(l?stat|mkdir) \S*/[^/ ]{256,}: file name too long", InvalidContainerIdError),
+    Row(r"[a-z ]+ `[^`]*/[^`/]{256,}(/status)?`: file name too long", InvalidContainerIdError),
     # Not running: neither created nor running nor, where it matters, paused.
     Row(r"container (with id \S+ is )?not running$", ContainerNotRunningError),
     Row(r"(the )?container `[^`]*` is not running\b", ContainerNotRunningError),

@@ -12,16 +12,17 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-from typing import TYPE_CHECKING, NamedTuple, Protocol
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from types import TracebackType
     from typing import Self
 
 __all__ = ["Descriptor", "HasFileno", "Leases", "number_of"]
 
 FIRST = 3
+MOST_DESCRIPTORS = (1 << 31) - 1  # a C int
 
 
 class HasFileno(Protocol):
@@ -44,7 +45,7 @@ def number_of(descriptor: Descriptor, what: str = "a descriptor") -> int:
     if isinstance(descriptor, bool) or not (isinstance(descriptor, int) or hasattr(descriptor, "fileno")):
         raise TypeError(f"{what} must be an int or have fileno(), not {descriptor!r}")
     number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-    if number < 0:
+    if not 0 <= number <= MOST_DESCRIPTORS:
         raise OSError(errno.EBADF, f"{what} is not open: {descriptor!r}")
     return number
 
@@ -71,6 +72,8 @@ class Leases:
     """
 
     def __init__(self, preserve_fds: Sequence[Descriptor] = ()) -> None:
+        if not isinstance(cast("object", preserve_fds), Sequence):
+            raise TypeError(f"preserve_fds must be a sequence of descriptors, not {type(preserve_fds).__name__}")
         self._base = FIRST + len(preserve_fds)
         self._owned: list[int] = []
         self._kept: list[int] = []

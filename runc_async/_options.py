@@ -61,7 +61,10 @@ class ExecOptions(TypedDict, total=False):
 
 
 class UpdateOptions(TypedDict, total=False):
-    """`Runc.update` (``runc-update(8)``). Sizes are bytes, -1 for no limit; times are microseconds."""
+    """`Runc.update` (``runc-update(8)``).
+
+    Sizes are bytes, or have a unit (``"256M"``, powers of 1024); -1 is no limit. Times are microseconds.
+    """
 
     blkio_weight: int | None
     cpu_period: int | None

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ._signals import signal_number
+
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
@@ -54,12 +56,13 @@ class Pidfd:
             raise ValueError(f"{self!r} is closed")
         return self._fd
 
-    def send_signal(self, signal: int | signals.Signals) -> None:
+    def send_signal(self, signal: int | signals.Signals | str) -> None:
         """Send a signal (``pidfd_send_signal(2)``).
 
+        :param signal: a number, a `signal.Signals` or a name, with or without ``SIG``; 0 sends none, but fails alike.
         :raises ProcessLookupError: the process has ended.
         """
-        signals.pidfd_send_signal(self.fileno(), signal)
+        signals.pidfd_send_signal(self.fileno(), 0 if signal == 0 else signal_number(signal))
 
     async def wait(self) -> None:
         """Wait until the process has ended. Any number of tasks may at once; no status is taken."""

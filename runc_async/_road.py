@@ -6,7 +6,7 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import anyio
@@ -28,7 +28,7 @@ from ._private import private_directory
 from ._reserve import with_room
 from ._shield import at_checkpoints_only, shielded
 from ._sockets import RuntimeSocket
-from ._spec import Spec
+from ._spec import Spec, written
 from ._teardown import (
     cgroups_of,
     clear_failed,
@@ -84,16 +84,16 @@ class Road:
         self._known_flags: set[str] = set()
 
     def _environment(self) -> dict[str, str]:
-        return environment(self._env)
+        return environment(self, self._env)
 
     def _line(self, log: int, arguments: Sequence[str]) -> list[str]:
         return [*self._globals, "--log", f"/proc/self/fd/{log}", *arguments]
 
     @at_checkpoints_only
-    async def version(self) -> Outcome:
+    async def version(self, extra_args: Sequence[str] = ()) -> Outcome:
         """Run ``--version``."""
         # crun makes its root even then. Other global flags may be what is unknown.
-        line = [*(word for word in self._globals if word.startswith("--root=")), "--version"]
+        line = [*(word for word in self._globals if word.startswith("--root=")), *extra_args, "--version"]
         with self.descriptors() as (leases, log):
             outcome = await captured(self.host, line, self._environment(), leases, log)
         if outcome.status:
@@ -219,7 +219,9 @@ class Road:
 
         Whoever leaves before the command has ended has what it started undone.
         """
-        io = io or NullIO()
+        io = NullIO() if io is None else io
+        if not isinstance(cast("object", io), IO):
+            raise TypeError(f"io must be an IO, not {type(io).__name__}")
         # Whoever waits for the runtime to connect is told how the call has ended.
         sockets: list[RuntimeSocket[Any]] = [end for end in options.values() if isinstance(end, RuntimeSocket)]
         for socket in sockets:
@@ -232,7 +234,7 @@ class Road:
                     **options,
                     **{name: _as_path(leases, name, content) for name, content in files.items()},
                     "bundle": bundle,
-                    "detach": detached and command != "create",
+                    "detach": False if command == "create" else detached,
                     "preserve_fds": len(preserve_fds) or None,
                 }
                 given = {name: value for name, value in given.items() if value is not None and value is not False}
@@ -304,6 +306,8 @@ class Road:
         if start.missing_config is not None:
             message = f"{start.missing_config}: no such file"
             raise BundleError(outcome.argv, outcome.status, message, parse_log(outcome.log))
+        if start.has_nothing_to_run():
+            raise BundleError(outcome.argv, outcome.status, "args must not be empty: config.json names no program")
 
     async def _ask(self, options: Sequence[str], line: Sequence[str]) -> Outcome:
         with self.descriptors() as (leases, log):
@@ -451,13 +455,26 @@ class _Start:
         if self.detached or self.missing_config is not None:  # it has failed
             return True
         try:
-            with open(self._config, "rb") as file:
-                msgspec.json.decode(file.read(), type=Spec)
+            self._spec(self._config)
         except FileNotFoundError:  # it was there, and is not needed any more
             return False
         except (OSError, ValueError):  # msgspec's own are ValueErrors
             return True
         return False
+
+    def has_nothing_to_run(self) -> bool:
+        """Whether the bundle names no program. crun's init says that on the container's stderr."""
+        if self._config is None or self.command == "restore":
+            return False
+        try:
+            return not self._spec(self._config).get("process", {}).get("args")
+        except (OSError, ValueError):
+            return False
+
+    @staticmethod
+    def _spec(config: str) -> Spec:
+        with open(config, "rb") as file:
+            return msgspec.json.decode(file.read(), type=Spec)
 
 
 def _has_crashed(outcome: Outcome) -> bool:
@@ -494,5 +511,8 @@ def process_object(
     if isinstance(process, str | bytes):
         raise TypeError("process must be a sequence of arguments or an OCI process object, not one string")
     if isinstance(process, Mapping):
-        return (), {"process": msgspec.json.encode(process)}
+        return (), {"process": written(process)}
+    if not isinstance(cast("object", process), Iterable):
+        wanted = "a sequence of arguments or an OCI process object"
+        raise TypeError(f"process must be {wanted}, not {type(process).__name__}")
     return process, {}

@@ -15,6 +15,8 @@ from runc_async import _reserve
 from ._reaper import descendants
 
 CGROUPS = Path("/sys/fs/cgroup")
+CRUNS_OWN = {".cache", ".empty-directory"}
+"""What crun keeps in its root for every container: compiled filters, a mount point."""
 SESSION = f"t{os.getpid()}"
 """Every container id of this run starts with this; so do its cgroups."""
 
@@ -73,7 +75,12 @@ class Census:
             cgroups=session_cgroups(),
             descriptors=open_descriptors(),
             mounts=mounts_below(scratch.parent),
-            files={str(path) for folder in (scratch, state_root) for path in folder.rglob("*")},
+            files={
+                str(path)
+                for folder in (scratch, state_root)
+                for path in folder.rglob("*")
+                if path.relative_to(folder).parts[0] not in CRUNS_OWN
+            },
         )
 
     def left_since(self, before: Census) -> dict[str, object]:

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runc_async import FdExecutor, Runc, SealedExecutor, _reserve
+from runc_async import FdExecutor, Runc, SealedExecutor, _default_spec, _reserve
 
-from ._leaks import CGROUPS, SESSION, Census, assert_nothing_left, remove_folders_in_place_of_cgroups
+from ._cgroups import has_controller
+from ._leaks import SESSION, Census, assert_nothing_left, remove_folders_in_place_of_cgroups
 from ._reaper import fork_below_a_subreaper
 
 if TYPE_CHECKING:
@@ -244,10 +245,11 @@ def make_bundle(tmp_path: Path, rootfs: Path) -> Callable[..., Path]:
     return make
 
 
-def memory_cgroup() -> bool:
-    """Whether containers have a memory controller here."""
-    controllers = CGROUPS / "cgroup.controllers"
-    return "memory" in controllers.read_text() if controllers.exists() else (CGROUPS / "memory").is_dir()
+@pytest.fixture(autouse=True)
+def no_default_limit_where_there_can_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`default_spec` limits processes by itself; a container with a limit is refused where no controller is."""
+    if not has_controller("pids"):
+        monkeypatch.setattr(_default_spec, "DEFAULT_PIDS", None)
 
 
 @pytest.fixture
@@ -256,7 +258,7 @@ async def running(runc: Runc, make_bundle: Callable[..., Path], container_id: st
 
     def limited(spec: dict[str, Any]) -> None:
         spec["annotations"] = {"org.example.key": "value"}
-        if memory_cgroup():
+        if has_controller("memory"):
             spec["linux"]["resources"] = {"memory": {"limit": 32 << 20}}
 
     await runc.run(container_id, make_bundle("sh", "-c", "sleep 100 & sleep 100; true", spec=limited), detach=True)

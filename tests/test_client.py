@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
@@ -145,7 +146,22 @@ async def test_exec_gives_the_processs_status_and_raises_the_runtimes_own_failur
         (lambda runc: runc.exec("x", []), ValueError, "what shall be executed"),
         (lambda runc: runc.exec("x", {"cwd": "/"}, cwd="/tmp"), ValueError, "ignores"),
         (lambda runc: runc.kill("x", "NO SIGNAL"), ValueError, "signal"),
+        (lambda runc: runc.exec("x", None), TypeError, "a sequence of arguments or an OCI process object"),
+        (lambda runc: runc.exec("x", {"args": [b"sh"]}), TypeError, "JSON has nothing such as b'sh'"),
+        (lambda runc: runc.exec("x", ["sh"], user=1 << 32), ValueError, "user must be from 0"),
+        (lambda runc: runc.exec("x", ["sh"], detach=1), TypeError, "detach must be bool"),
+        (lambda runc: runc.run("x", "b", detach=0), TypeError, "detach must be bool"),
+        (lambda runc: runc.run("x", "b", io=5), TypeError, "io must be an IO, not int"),
+        (lambda runc: runc.run("x", "b", preserve_fds=5), TypeError, "preserve_fds must be a sequence"),
+        (lambda runc: runc.run("x", "b", preserve_fds=[1 << 40]), OSError, r"preserve_fds\[0\] is not open"),
         (lambda runc: runc.update("x"), ValueError, "nothing to change"),
+        (lambda runc: runc.update("x", []), TypeError, "an OCI linux.resources object, not list"),
+        (lambda runc: runc.update("x", {"cpu": {"quota": math.nan}}), ValueError, "JSON"),
+        (lambda runc: runc.update("x", {"cpu": {"cpus": b"0"}}), TypeError, "JSON"),
+        (lambda runc: runc.checkpoint("x", image_path=""), ValueError, "image_path is empty"),
+        (lambda runc: runc.checkpoint("x", image_path="i", status_fd=-1), OSError, "status_fd is not open"),
+        (lambda runc: runc.top("x", 5), TypeError, "must be str"),
+        (lambda runc: runc.state("x", extra_args=5), TypeError, "extra_args must be a sequence"),
         (lambda runc: runc.events("x", interval=-1).__aenter__(), ValueError, "interval"),
     ],
 )
@@ -160,6 +176,44 @@ async def test_wrong_arguments_are_refused_before_anything_is_started(
     with pytest.raises(error, match=match):
         await call(runc)
     assert not (tmp_path / "started").exists()
+
+
+@pytest.mark.parametrize(
+    ("settings", "error", "match"),
+    [
+        ({"executor": 5}, TypeError, "PathLike"),
+        ({"executor": ""}, ValueError, "a path or a name"),
+        ({"root": ""}, ValueError, "root is empty"),
+        ({"root": b"/x"}, TypeError, "root must be str or os.PathLike"),
+        ({"debug": 1}, TypeError, "debug must be bool"),
+        ({"log": ""}, ValueError, "log is empty"),
+        ({"log": "a\0"}, ValueError, "log has a NUL"),
+        ({"log_format": ""}, ValueError, "log_format is empty"),
+        ({"log_format": "xml"}, ValueError, "log_format must be one of text, json"),
+        ({"systemd_cgroup": "yes"}, TypeError, "systemd_cgroup must be bool"),
+        ({"rootless": "maybe"}, ValueError, "rootless must be one of"),
+        ({"work_dir": ""}, ValueError, "work_dir is empty"),
+        ({"work_dir": 5}, TypeError, "work_dir must be str or os.PathLike"),
+        ({"setpgid": 1}, TypeError, "setpgid must be bool"),
+        ({"pdeathsig": True}, TypeError, "a signal must be"),
+        ({"pdeathsig": 9.0}, TypeError, "a signal must be"),
+        ({"pdeathsig": 0}, ValueError, "no such signal: 0"),
+        ({"pdeathsig": "NOSUCH"}, ValueError, "no such signal"),
+        ({"env": ["A=1"]}, TypeError, "env must be a mapping"),
+        ({"extra_args": "--x"}, TypeError, "extra_args must be a sequence"),
+        ({"monitor": 5}, TypeError, "monitor must be a Monitor"),
+        ({"cleanup_timeout": 0}, ValueError, "cleanup_timeout must be a positive number"),
+        ({"cleanup_timeout": math.nan}, ValueError, "cleanup_timeout must be"),
+        ({"cleanup_timeout": "5"}, ValueError, "cleanup_timeout must be"),
+        ({"trace": 5}, TypeError, "trace must be callable"),
+    ],
+)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"], indirect=True)
+async def test_wrong_settings_are_refused_when_the_client_is_made(
+    settings: dict[str, Any], error: type[Exception], match: str
+) -> None:
+    with pytest.raises(error, match=match):
+        Runc(**settings)
 
 
 async def test_calls_during_and_after_close_of_the_executor(

@@ -235,7 +235,9 @@ WRITTEN: list[tuple[str, dict[str, Any], tuple[str, ...], list[str]]] = [
     ("kill", {"all": True}, ("c", "9"), ["kill", "--all", "c", "9"]),
     ("ps", {"format": "table"}, ("c", "-e", "-o", "pid"), ["ps", "--format=table", "c", "-e", "-o", "pid"]),
     ("update", {"memory": "512m", "memory_swap": -1, "cpu_idle": 1, "cpuset_cpus": "0-1"}, ("c",),
-     ["update", "--cpuset-cpus=0-1", "--cpu-idle=1", "--memory=512m", "--memory-swap=-1", "c"]),
+     ["update", "--cpuset-cpus=0-1", "--cpu-idle=1", "--memory=536870912", "--memory-swap=-1", "c"]),
+    ("update", {"memory": "1.5 GiB", "memory_swap": "-1", "memory_reservation": 7}, ("c",),
+     ["update", "--memory=1610612736", "--memory-reservation=7", "--memory-swap=-1", "c"]),
     ("update", {"resources": "-", "l3_cache_schema": "L3:0=f"}, ("c",),
      ["update", "--resources=-", "--l3-cache-schema=L3:0=f", "c"]),
     ("checkpoint", {"image_path": "/i", "empty_ns": ["net"], "status_fd": 7, "network_lock": "skip"}, ("c",),
@@ -315,9 +317,23 @@ REFUSED: list[tuple[type[Exception], str, dict[str, Any], tuple[str, ...], str]]
     (ValueError, "exec", {"env": {"A=B": "1"}}, ("c", "x"), "env has a name with an equals sign"),
     (ValueError, "exec", {"user": "root"}, ("c", "x"), "user must be uid or uid:gid"),
     (ValueError, "exec", {"user": -1}, ("c", "x"), "user"),
+    # runc takes the lower 32 bits: this one would be root
+    (ValueError, "exec", {"user": 1 << 32}, ("c", "x"), "user must be from 0 to 4294967294"),
+    (ValueError, "exec", {"user": "5:4294967295"}, ("c", "x"), "user must be from 0"),
+    (ValueError, "exec", {"user": "1:2:3"}, ("c", "x"), "user must be uid or uid:gid"),
+    (TypeError, "exec", {"user": True}, ("c", "x"), "user must be int, not bool"),
+    (ValueError, "exec", {"additional_gids": [1 << 32]}, ("c", "x"), "additional_gids must be from 0"),
     (ValueError, "update", {"blkio_weight": 0}, ("c",), "blkio_weight must be from 10 to 1000"),
     (ValueError, "update", {"memory": -2}, ("c",), "memory"),
-    (ValueError, "update", {"memory": "much"}, ("c",), "memory"),
+    (ValueError, "update", {"memory": "much"}, ("c",), "memory must be a number of bytes"),
+    (ValueError, "update", {"memory": 1 << 63}, ("c",), "memory must be from -1 to 9223372036854775807"),
+    (ValueError, "update", {"memory": "8388608T"}, ("c",), "memory must be from -1"),
+    (ValueError, "update", {"memory": "\N{ARABIC-INDIC DIGIT FIVE}"}, ("c",), "memory must be a number of bytes"),
+    (TypeError, "update", {"memory": 1.5}, ("c",), "memory must be bytes as int, or a str with a unit, not float"),
+    (TypeError, "update", {"memory": True}, ("c",), "memory must be bytes"),
+    (ValueError, "update", {"cpu_quota": -2}, ("c",), "cpu_quota must be from -1"),
+    (ValueError, "update", {"cpu_period": 1 << 64}, ("c",), "cpu_period must be from 0 to 18446744073709551615"),
+    (ValueError, "update", {"cpuset_cpus": ""}, ("c",), "cpuset_cpus is empty"),
     (ValueError, "list", {"format": "xml"}, (), "format must be one of table, json"),
     # ids
     (ValueError, "state", {}, ("",), "empty"),
@@ -381,7 +397,9 @@ def test_global_options_that_contradict_each_other_are_refused(options: dict[str
         global_options(options)
 
 
-@pytest.mark.parametrize(("extra", "error"), [("--x", TypeError), ([5], TypeError), (["a\0"], ValueError)])
+@pytest.mark.parametrize(
+    ("extra", "error"), [("--x", TypeError), (5, TypeError), ([5], TypeError), (["a\0"], ValueError)]
+)
 def test_extra_arguments_must_be_a_sequence_of_clean_strings(extra: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="extra_args"):
         command_line("state", {}, positional=["c"], extra_args=extra)

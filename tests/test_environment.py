@@ -19,7 +19,7 @@ SHOW_ENV = 'env | grep -E "^(A=|B=|NOTIFY_|LISTEN_)" | sort | tr "\\n" " " >&2; 
 
 
 async def told(runc: Runc) -> str:
-    """What the fake runtime of `SHOW_ENV` says."""
+    """What a fake runtime says that fails."""
     with pytest.raises(CommandError) as caught:
         await runc.start("x")
     return caught.value.message.strip()
@@ -60,14 +60,21 @@ async def test_a_supervisors_sockets_are_passed_on_only_when_given(
 
 async def test_what_extra_adds_is_the_last_word_and_is_gone_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A", "process")
-    assert environment({})["A"] == "process"
-    assert environment({"A": "client"})["A"] == "client"
-    with extra({"A": "outer", "B": "outer"}):
-        with extra({"B": "inner"}):
-            assert environment({"A": "client"}).items() >= {"A": "outer", "B": "inner"}.items()
-        assert environment({})["B"] == "outer"
-    assert environment({"A": "client"})["A"] == "client"
-    assert "B" not in environment({})
+    assert environment(1, {})["A"] == "process"
+    assert environment(1, {"A": "client"})["A"] == "client"
+    with extra(1, {"A": "outer", "B": "outer"}):
+        with extra(1, {"B": "inner"}):
+            assert environment(1, {"A": "client"}).items() >= {"A": "outer", "B": "inner"}.items()
+        assert environment(1, {})["B"] == "outer"
+    assert environment(1, {"A": "client"})["A"] == "client"
+    assert "B" not in environment(1, {})
+
+
+async def test_what_one_client_adds_reaches_no_other(fake: Callable[..., Runc]) -> None:
+    one, other = fake(SHOW_ENV), fake(SHOW_ENV)
+    with one.extra_env(A="one"), other.extra_env(B="other"):
+        assert await told(one) == "A=one"
+        assert await told(other) == "B=other"
 
 
 @pytest.mark.parametrize(
@@ -79,12 +86,14 @@ async def test_what_extra_adds_is_the_last_word_and_is_gone_after(monkeypatch: p
         ({"A": "x\0"}, ValueError),
         ({"A": 1}, TypeError),
         ({b"A": "x"}, TypeError),
+        (["A=x"], TypeError),
+        (5, TypeError),
     ],
 )
 async def test_what_no_environment_can_hold_is_refused(variables: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="env"):
         checked(variables)
-    with pytest.raises(error, match="env"), extra(variables):
+    with pytest.raises(error, match="env"), extra(1, variables):
         pass
     with pytest.raises(error, match="env"):
         Runc(env=variables)

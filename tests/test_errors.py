@@ -182,6 +182,11 @@ async def invalid_id_create(case: Case) -> None:
     await case.runc.create("a/b", case.make_bundle("true"))
 
 
+@fails(InvalidContainerIdError, "x" * 300)
+async def invalid_id_too_long(case: Case) -> None:
+    await case.runc.create("x" * 300, case.make_bundle("true"))
+
+
 @fails(BundleError, "/no/such/bundle")
 async def bundle_missing_create(case: Case) -> None:
     await case.runc.create(case.new_id(), "/no/such/bundle")
@@ -230,6 +235,11 @@ async def config_with_an_unknown_namespace(case: Case) -> None:
         spec["linux"]["namespaces"].append({"type": "bogus"})
 
     await case.runc.create(case.new_id(), case.make_bundle("true", spec=change))
+
+
+@fails(BundleError, "args")
+async def config_without_a_program(case: Case) -> None:
+    await case.runc.run(case.new_id(), case.make_bundle("true", spec=lambda spec: spec["process"].pop("args")))
 
 
 def rootfs(path: str) -> Callable[[dict[str, Any]], None]:

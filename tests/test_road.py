@@ -64,7 +64,7 @@ async def test_a_clean_up_that_fails_is_logged_and_the_cancellation_goes_on(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     script = 'case "$*" in *state*) exit 1;; *delete*) echo "cannot delete" >&2; exit 1;; *) exec sleep 60;; esac'
-    runc = Runc(fake_runtime(script), cleanup_timeout=0.1)
+    runc = Runc(fake_runtime(script), cleanup_timeout=0.5)
     with caplog.at_level(logging.ERROR, logger="runc_async"), anyio.move_on_after(0.05) as scope:
         await runc.create(container_id, make_bundle("true"))
     assert scope.cancelled_caught

@@ -33,7 +33,7 @@ VALUES: dict[str, object] = {"str": "text", "int": 7, "bool": True}
 JSON = st.recursive(
     st.none()
     | st.booleans()
-    | st.integers(-(2**63), 2**64 - 1)
+    | st.integers(-(2**200), 2**200)
     | st.floats(allow_nan=False, allow_infinity=False)
     | st.text(),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
@@ -176,8 +176,7 @@ def test_any_json_object_is_read_and_written_without_loss(
     folder = tmp_path_factory.mktemp("bundle")
     document = {"ociVersion": "1.2.0", "x": extra, **extra}
     (folder / "config.json").write_text(json.dumps(document))
-    bundle = Bundle.load(folder)
-    bundle._write(bundle._encoded())
+    anyio.run(Bundle.load(folder).save)
     assert json.dumps(json.loads((folder / "config.json").read_bytes())) == json.dumps(document)
     assert [path.name for path in folder.iterdir()] == ["config.json"]
     shutil.rmtree(folder)

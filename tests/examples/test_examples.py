@@ -11,11 +11,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from .._ordinary import USER, run_as_ordinary_user
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -58,6 +61,30 @@ def test_quickstart() -> None:
     assert status == 0, output
     assert "ended with 0 and said Linux container" in output
     assert "ended with 3 and said 5" in output
+
+
+class TestDemo:
+    shown = ("3: from the first pipe", "open: 0 1 2 3 4", "argv[0] runc", "(deleted)", "trio", "sealed copy")
+
+    def test_as_root(self) -> None:
+        status, output = finished(example("demo.py"))
+        assert status == 0, output
+        assert [words for words in self.shown if words not in output] == []
+        assert "3 containers, as root" in output
+
+    def test_as_an_ordinary_user(self) -> None:
+        with tempfile.TemporaryDirectory(dir="/tmp") as name:  # where others may go, too
+            os.chown(name, USER, USER)
+            ended = run_as_ordinary_user(
+                "demo['main']()",
+                # Rich loads some of itself when it first prints.
+                before="import runpy; demo = runpy.run_path('examples/demo.py'); import rich; rich.print(end='')",
+                env={"TMPDIR": name, "XDG_RUNTIME_DIR": name, "HOME": name},
+            )
+            assert (ended.returncode, ended.stderr) == (0, "")
+            assert [words for words in self.shown if words not in ended.stdout] == []
+            assert f"3 containers, rootless, as user {USER}" in ended.stdout
+            assert os.listdir(name) == []
 
 
 class TestJobs:

@@ -1,0 +1,67 @@
+"""The three lines of the README, on every event loop, as root and as an ordinary user."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import textwrap
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from .._cgroups import needs_controllers
+from .._ordinary import USER, run_as_ordinary_user
+from ..conftest import EVENT_LOOPS
+from .test_blocks import ROOT, blocks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SAID = "CompletedProcess(args=['hostname'], status=0, stdout=b'container\\n', stderr=b'')"
+LOOPS = pytest.mark.parametrize("loop", EVENT_LOOPS.values(), ids=EVENT_LOOPS)
+
+
+def program(id: str, runtime: Path, rootfs: Path, root: Path, loop: tuple[str, dict[str, object]]) -> str:
+    """The README's three lines, and what must be around them."""
+    lines = next(block.code for block in blocks(ROOT / "README.md") if block.code.startswith("async with"))
+    lines = lines.replace('"hello"', repr(id)).replace("/srv/rootfs", str(rootfs))
+    backend, options = loop
+    return "\n".join(
+        [
+            "import anyio",
+            "from runc_async import *",
+            f"runc = Runc({str(runtime)!r}, root={str(root)!r})",
+            "async def main():",
+            textwrap.indent(lines, "    "),
+            f"anyio.run(main, backend={backend!r}, backend_options={options})",
+        ]
+    )
+
+
+@LOOPS
+def test_as_root(
+    loop: tuple[str, dict[str, object]], runtime_path: Path, rootfs: Path, state_root: Path, new_id: Callable[[], str]
+) -> None:
+    needs_controllers("pids")  # `default_spec` limits processes by itself
+    text = program(new_id(), runtime_path, rootfs, state_root, loop)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    assert (done.stdout, done.stderr) == (f"{SAID}\n", "")
+
+
+@LOOPS
+def test_as_an_ordinary_user(
+    loop: tuple[str, dict[str, object]], runtime_path: Path, rootfs: Path, new_id: Callable[[], str]
+) -> None:
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:  # where others may go, too
+        home = Path(name)
+        shutil.copytree(rootfs, home / "rootfs", symlinks=True)
+        os.chown(home, USER, USER)
+        text = program(new_id(), runtime_path, home / "rootfs", home / "state", loop)
+        done = run_as_ordinary_user(text, env={"XDG_RUNTIME_DIR": name, "TMPDIR": name, "HOME": name})
+        assert (done.stdout, done.stderr) == (f"{SAID}\n", "")
+        left = [path.name for path in (home / "state").iterdir() if not path.name.startswith(".")]
+        assert left == []

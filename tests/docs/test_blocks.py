@@ -17,6 +17,8 @@ import pytest
 
 import runc_async
 
+from .._cgroups import needs_controllers
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
@@ -56,6 +58,12 @@ def there(need: str | None, runtime: str) -> bool:
 
 
 WITH_BLOCKS = [page for page in PAGES if any(blocks(page))]
+
+
+@pytest.fixture(autouse=True)
+def limits_of_processes() -> None:
+    """The specifications here have one, as `default_spec` makes them."""
+    needs_controllers("pids")
 
 
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))

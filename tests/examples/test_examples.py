@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from .._cgroups import needs_controllers
 from .._ordinary import USER, run_as_ordinary_user
 
 if TYPE_CHECKING:
@@ -54,6 +55,12 @@ def read_until(process: subprocess.Popen[str], words: str) -> str:
         if words in line:
             return seen
     raise AssertionError(f"{words!r} did not come: {seen}")
+
+
+@pytest.fixture(autouse=True)
+def limits_of_processes() -> None:
+    """The specifications here have one, as `default_spec` makes them."""
+    needs_controllers("pids")
 
 
 def test_quickstart() -> None:

@@ -15,6 +15,7 @@ import pytest
 
 from runc_async import CommandError, ConsoleSocket, PathExecutor, PipeIO, Runc, SealedExecutor
 
+from .._cgroups import VERSION_2, needs_controllers
 from .._leaks import CGROUPS
 from .._ordinary import run_as_ordinary_user
 
@@ -178,15 +179,13 @@ def pids(new_id: Callable[[], str]) -> Iterator[Path]:
     """A cgroup that this process is in, whose number of processes can be limited by its ``pids.max``."""
     if os.getuid() != 0:
         pytest.skip("needs root, to make a cgroup: run the suite as root")
-    one_hierarchy = (CGROUPS / "cgroup.controllers").exists()
-    base = CGROUPS if one_hierarchy else CGROUPS / "pids"
-    if "pids" not in (base / "cgroup.controllers").read_text() if one_hierarchy else not base.is_dir():
-        pytest.skip("these cgroups have no controller of pids: the kernel lacks it, or has it in another hierarchy")
-    if one_hierarchy:
+    needs_controllers("pids")
+    base = CGROUPS if VERSION_2 else CGROUPS / "pids"
+    if VERSION_2:
         (base / "cgroup.subtree_control").write_text("+pids")
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     own = next(
-        path for line in lines for _, names, path in [line.split(":", 2)] if names == ("" if one_hierarchy else "pids")
+        path for line in lines for _, names, path in [line.split(":", 2)] if names == ("" if VERSION_2 else "pids")
     )
     folder = base / new_id()
     folder.mkdir()

@@ -6,7 +6,7 @@ SETUP := ./.ci/setup
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-matrix soak lint docs clean
+.PHONY: help setup demo sandbox test test-matrix soak bench lint docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -18,12 +18,18 @@ setup: ## programs and a Python environment in .venv
 demo: setup ## real containers from a held descriptor
 	@$(PYTHON) examples/demo.py
 
+sandbox: setup ## a code sandbox with a page, on loopback (OPTIONS="--port 8080 ...")
+	@$(SETUP) page $(VENV)
+	@exec $(PYTHON) examples/sandbox $(OPTIONS)
+
 # Debian packages of programs that the suite runs, besides those of the demo.
 TEST_PROGRAMS := procps umoci
 
 test: setup lint docs ## the whole suite, on the oldest and the newest Python found
 	@$(SETUP) programs $(TEST_PROGRAMS)
 	@rm -f .cache/results/machine-*
+	@$(SETUP) page $(VENV) || true
+	@$(SETUP) browser
 	@for python in $$($(SETUP) pythons); do \
 		venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
 		$(SETUP) environment $$venv $$python && \
@@ -36,7 +42,11 @@ test-matrix: setup ## the whole suite in a Debian sid root, on runc and crun, cg
 
 soak: setup ## 10,000 short containers, 500 at once, 200 streams, 1,000 cancelled calls of each kind: an hour
 	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STREAMS=200 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 \
-		$(PYTHON) -m pytest tests/soak tests/faults $(PYTEST)
+		RUNC_ASYNC_LOAD=500 $(PYTHON) -m pytest tests/soak tests/faults tests/examples/test_sandbox.py $(PYTEST)
+
+bench: setup ## against go-runc, asyncio and the system call, into README and docs (ten minutes; QUICK=1: two, prints only)
+	@tests/bench/build || echo "bench: without go-runc, see above" >&2
+	@$(PYTHON) -m tests.bench $(if $(QUICK),quick)
 
 lint: setup ## formatting, style, types
 	@$(PYTHON) -m ruff format --check --quiet .
@@ -49,4 +59,4 @@ docs: setup ## the documentation, in docs/_build
 	@echo "docs/_build/index.html"
 
 clean: ## remove what was made
-	rm -rf .venv* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build dist
+	rm -rf .venv* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build dist examples/sandbox/page/node_modules

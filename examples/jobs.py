@@ -41,11 +41,16 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.live import Live
 from rich.table import Table
+from rich.text import Text
 
 from runc_async import Bundle, FileIO, Runc, RuncError, SealedExecutor, Subreaper, busybox_rootfs, default_spec
 
 if TYPE_CHECKING:
     from runc_async import Container, Exit
+
+
+AT_WORK = ("runs", "taken over", "is asked to end")
+STYLES = {"succeeded": "green", "succeeded earlier": "green"}
 
 
 @dataclass
@@ -61,6 +66,7 @@ class Job:
     retries: int = 0
     env: dict[str, str] = field(default_factory=dict)
     state: str = "waits"
+    done: bool = False
     attempts: int = 0
     began: float = 0.0
 
@@ -105,6 +111,7 @@ class Runner:
     async def supervise(self, job: Job) -> None:
         """Run a job until it succeeds or its attempts are used up."""
         if job.name in self.done:
+            job.done = True
             self.display.say(job, f"{self.done[job.name]} earlier")
             return
         pause = self.backoff
@@ -166,6 +173,8 @@ class Runner:
 
     def outcome(self, exit: Exit) -> str:
         """In words."""
+        if exit.status is None:  # of one that was taken over, on a kernel older than 6.15
+            return "ended, nobody knows how"
         return "succeeded" if exit.status == 0 else f"failed with {exit.status}"
 
     def bundle(self, job: Job) -> Bundle:
@@ -184,6 +193,7 @@ class Runner:
     def remember(self, job: Job, outcome: str) -> None:
         """Write down what is done, atomically."""
         self.done[job.name] = outcome
+        job.done = True
         fresh = self.folder / "done.json.new"
         fresh.write_text(json.dumps(self.done, indent=2))
         fresh.replace(self.folder / "done.json")
@@ -224,10 +234,15 @@ class Display:
 
     def draw(self, live: Live) -> None:
         """The table."""
-        table = Table("job", "state", "attempt", "seconds")
+        at_work = sum(job.state in AT_WORK for job in self.jobs)
+        done = sum(job.done for job in self.jobs)
+        table = Table(
+            "job", "state", "attempt", "seconds", caption=f"{done} of {len(self.jobs)} done, {at_work} at work"
+        )
         for job in self.jobs:
-            seconds = f"{time.monotonic() - job.began:.0f}" if job.state in ("runs", "taken over") else ""
-            table.add_row(job.name, job.state, f"{job.attempts} of {job.retries + 1}", seconds)
+            seconds = f"{time.monotonic() - job.began:.0f}" if job.state in AT_WORK else ""
+            style = "cyan" if job.state in AT_WORK else STYLES.get(job.state, "red") if job.done else "dim"
+            table.add_row(job.name, Text(job.state, style), f"{job.attempts} of {job.retries + 1}", seconds)
         live.update(table, refresh=True)
 
 

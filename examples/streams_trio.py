@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 from anyio.streams.text import TextReceiveStream
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 ATTEMPTS = 2
 TIMEOUT = 30.0  # seconds
+LIMITS: Any = {} if os.geteuid() else {"memory": "64M", "cpus": 1.0, "pids": 64}  # without root they need cgroups
 
 
 async def show(name: str, stream: ByteReceiveStream) -> None:
@@ -45,7 +46,7 @@ async def show(name: str, stream: ByteReceiveStream) -> None:
 async def attempt(runc: Runc, name: str, command: str, rootfs: Path) -> int | None:
     """Run a command to its end; its status, None when its time was over."""
     status = None
-    spec = default_spec(["sh", "-c", command])
+    spec = default_spec(["sh", "-c", command], **LIMITS)
     async with (
         temporary_bundle(spec, rootfs=rootfs) as bundle,
         PipeIO(stdin=False) as io,

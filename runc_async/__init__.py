@@ -3,11 +3,12 @@
 Every public name is importable from here; modules with a leading underscore are private.
 """
 
-from ._bundle import Bundle, Image, busybox_rootfs, tar_rootfs, temporary_bundle, unpack_image
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from ._client import Runc
 from ._console import Console, TerminalSize
 from ._container import Container, ContainerProcess
-from ._default_spec import default_spec
 from ._errors import (
     BundleError,
     CommandError,
@@ -37,8 +38,30 @@ from ._models import (
 from ._monitor import Monitor, Subreaper
 from ._pidfd import Pidfd
 from ._sockets import ConsoleSocket, PidfdSocket
-from ._spec import Hooks, Linux, LinuxResources, LinuxSeccomp, Mount, Process, Spec
 from ._trace import Call
+
+if TYPE_CHECKING:
+    from ._bundle import Bundle, Image, busybox_rootfs, tar_rootfs, temporary_bundle, unpack_image
+    from ._default_spec import default_spec
+    from ._spec import Hooks, Linux, LinuxResources, LinuxSeccomp, Mount, Process, Spec
+else:
+    # Who makes no bundles needs neither these nor tarfile and what it brings.
+    _LATER = {
+        "_bundle": ("Bundle", "Image", "busybox_rootfs", "tar_rootfs", "temporary_bundle", "unpack_image"),
+        "_default_spec": ("default_spec",),
+        "_spec": ("Hooks", "Linux", "LinuxResources", "LinuxSeccomp", "Mount", "Process", "Spec"),
+    }
+
+    def __getattr__(name):
+        for module, names in _LATER.items():
+            if name in names:
+                found = globals()[name] = getattr(import_module(f"{__name__}.{module}"), name)
+                return found
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__():
+        return sorted({*globals(), *__all__})
+
 
 __all__ = [
     "IO",

@@ -23,7 +23,7 @@ import msgspec
 from ._default_spec import default_spec
 from ._private import private_directory
 from ._shield import shielded
-from ._spec import written
+from ._values import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Sequence
@@ -242,6 +242,7 @@ async def busybox_rootfs(folder: StrPath) -> Path:
     def fill(rootfs: Path) -> None:
         for name in ("bin", "dev", "etc", "home", "proc", "root", "sys", "tmp", "usr", "var"):
             (rootfs / name).mkdir()
+        (rootfs / "tmp").chmod(0o1777)  # runc gives a tmpfs the mode of the directory below it
         (rootfs / "etc/passwd").write_text("root:x:0:0:root:/root:/bin/sh\nnobody:x:65534:65534:nobody:/:/bin/false\n")
         (rootfs / "etc/group").write_text("root:x:0:\nnogroup:x:65534:\n")
         shutil.copy(busybox, rootfs / "bin/busybox")

@@ -18,6 +18,7 @@ from ._errors import ExecutorError
 from ._pidfd import Pidfd, reap_ended
 from ._shield import shielded
 from ._signals import signal_name
+from ._turns import LONGEST_TURN, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -69,7 +70,7 @@ class Process:
     host: Host
     leases: Leases
     arguments: Sequence[str]
-    env: Mapping[str, str]
+    env: Mapping[str, str] | None
     argv: tuple[str, ...] = ()
     """Its command line, for errors and logs: without the values of ``--env``."""
     _child: _backends.Child | None = field(default=None, init=False)
@@ -251,7 +252,7 @@ class _Taken:
 async def captured(
     host: Host,
     arguments: Sequence[str],
-    env: Mapping[str, str],
+    env: Mapping[str, str] | None,
     leases: Leases,
     log: int,
     patient: bool = False,
@@ -272,8 +273,14 @@ async def captured(
     leases.stdio(stdin, stdout, stderr)
     process = Process(host, leases, arguments, env)
     try:
-        await process.start()
-        leases.close(stdout, stderr, log)
+        async with turns() as turn:
+            await process.start()
+            leases.close(stdout, stderr, log)
+            if turn.value == 0:  # one that hangs must not hold up the others; the last turn goes round
+                with anyio.move_on_after(LONGEST_TURN):
+                    await process.wait()
+            else:
+                await process.wait()
         status = await process.wait()
     except BaseException:
         await shielded(process.interrupt if interrupt else process.finish if patient else process.kill)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import signal as signals
 import time
 from collections.abc import Mapping
@@ -29,8 +30,7 @@ from ._models import (
 from ._monitor import Monitor
 from ._road import Road, decoded, process_object
 from ._signals import signal_number
-from ._spec import written
-from ._values import named
+from ._values import named, written
 
 if TYPE_CHECKING:
     import builtins
@@ -59,13 +59,17 @@ if TYPE_CHECKING:
 
 __all__ = ["Runc"]
 
+# `ps` cuts its lines at COLUMNS, which a shell may have exported, and readline sets where no Python sees it.
+WIDE = {"COLUMNS": "100000"}
+NO_ROOT = re.compile(r"open (.+): no such file or directory")
+
 
 class Runc:
     """A client of one OCI runtime.
 
-    Every method is one command of the runtime, every keyword one of its flags, dashes as underscores. None of
-    them shares anything with another call, so any number of tasks may use one client at once, on asyncio,
-    uvloop or trio.
+    Every method is one command of the runtime, every keyword one of its flags, dashes as underscores. No call shares
+    anything with another, so any number of tasks may use one client at once, on asyncio, uvloop or trio. Of many short
+    calls at once, two for each core run at a time, so that starting them does not stop the event loop for long.
 
     :param executor: how the runtime is reached: an `Executor`, or a path or name (then a `PathExecutor`).
     :param root: the runtime's directory of container states (``--root``); None is the runtime's own default.
@@ -175,8 +179,14 @@ class Runc:
     # -- what there is -----------------------------------------------------------------------------------
 
     async def list(self, *, extra_args: Sequence[str] = ()) -> builtins.list[ContainerState]:
-        """All containers under the runtime's root (``runc-list(8)``)."""
-        outcome = await self._road.captured("list", {"format": "json"}, extra_args=extra_args)
+        """All containers under the runtime's root (``runc-list(8)``): none where there is no such directory yet."""
+        try:
+            outcome = await self._road.captured("list", {"format": "json"}, extra_args=extra_args)
+        except CommandError as error:  # newer ones of runc fail there
+            missing = NO_ROOT.fullmatch(error.message)
+            if missing is None or os.path.exists(missing[1]):
+                raise
+            return []
         return decoded(list[ContainerState], outcome)
 
     async def state(self, id: str, *, extra_args: Sequence[str] = ()) -> ContainerState:
@@ -206,7 +216,8 @@ class Runc:
         :raises UnsupportedError: the runtime takes no options of ``ps`` (crun).
         :raises DecodeError: the cells cannot be told apart: one that has spaces is not in the last column.
         """
-        outcome = await self._road.captured("ps", {"format": "table"}, [id, *ps_options], extra_args)
+        with _environment.extra(self._road, WIDE):
+            outcome = await self._road.captured("ps", {"format": "table"}, [id, *ps_options], extra_args)
         try:
             return parse_top(outcome.stdout.decode(errors="replace"))
         except ValueError as exc:

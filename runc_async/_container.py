@@ -7,7 +7,7 @@ import logging
 import os
 import signal as signals
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
@@ -472,8 +472,9 @@ def _drain(stream: FdReceiveStream, into: bytearray) -> None:
             into += data
 
 
-def _single(errors: BaseException) -> BaseException:
+def _single(error: BaseException) -> BaseException:
     """The one error of a group and of groups in it, or the group."""
-    while isinstance(errors, BaseExceptionGroup) and len(errors.exceptions) == 1:
-        errors = errors.exceptions[0]
-    return errors
+    if not isinstance(error, BaseExceptionGroup):
+        return error
+    group = cast("BaseExceptionGroup[BaseException]", error)
+    return _single(group.exceptions[0]) if len(group.exceptions) == 1 else group

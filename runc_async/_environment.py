@@ -48,7 +48,13 @@ def extra(client: object, variables: Mapping[str, str]) -> Generator[None]:
         _extra.reset(token)
 
 
-def environment(client: object, env: Mapping[str, str]) -> dict[str, str]:
-    """The environment of a call that is made now: this process's, then `env`, then what `extra` adds."""
+def environment(client: object, env: Mapping[str, str]) -> dict[str, str] | None:
+    """The environment of a call that is made now: this process's, then `env`, then what `extra` adds.
+
+    None where that is this process's own as it is, which then needs no copy: that was a tenth of a call's own time.
+    """
+    added = {**env, **_extra.get({}).get(client, {})}
+    if not added and not any(name in os.environ for name in NOT_INHERITED):
+        return None
     inherited = {name: value for name, value in os.environ.items() if name not in NOT_INHERITED}
-    return {**inherited, **env, **_extra.get({}).get(client, {})}
+    return {**inherited, **added}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import math
 import os
@@ -71,6 +70,8 @@ def _clock() -> Callable[[], float]:
         import trio
 
         return trio.current_time
+    import asyncio
+
     return asyncio.get_running_loop().time
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import errno
 import fcntl
-import hashlib
 import os
 import re
 import shutil
@@ -227,6 +226,8 @@ class SealedExecutor(FdExecutor):
     def _seal(
         cls, chunks: Iterable[bytes | bytearray | memoryview], *, name: str, source: str, expected: str | None
     ) -> Self:
+        import hashlib
+
         digest = hashlib.sha256()
         fd = _executable_memfd(name)
         try:

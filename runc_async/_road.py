@@ -28,7 +28,6 @@ from ._private import private_directory
 from ._reserve import with_room
 from ._shield import at_checkpoints_only, shielded
 from ._sockets import RuntimeSocket
-from ._spec import Spec, written
 from ._teardown import (
     cgroups_of,
     clear_failed,
@@ -39,6 +38,7 @@ from ._teardown import (
     sweep_cgroups,
     unmount_remnants,
 )
+from ._values import written
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from ._models import Event
     from ._monitor import Monitor
     from ._options import StrPath
+    from ._spec import Spec
 
 __all__ = ["Launched", "Road", "decoded", "process_object"]
 
@@ -83,7 +84,7 @@ class Road:
         self._env = env
         self._known_flags: set[str] = set()
 
-    def _environment(self) -> dict[str, str]:
+    def _environment(self) -> dict[str, str] | None:
         return environment(self, self._env)
 
     def _line(self, log: int, arguments: Sequence[str]) -> list[str]:
@@ -473,6 +474,8 @@ class _Start:
 
     @staticmethod
     def _spec(config: str) -> Spec:
+        from ._spec import Spec
+
         with open(config, "rb") as file:
             return msgspec.json.decode(file.read(), type=Spec)
 

@@ -156,11 +156,12 @@ def _by_a_scope(exc: asyncio.CancelledError) -> bool:
 
 def _next_turn(loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
     turn: asyncio.Future[None] = loop.create_future()
-    loop.call_soon(_end, turn)
+    loop.call_soon(done, turn)
     return turn
 
 
-def _end(future: asyncio.Future[None]) -> None:
+def done(future: asyncio.Future[None]) -> None:
+    """Let whoever waits for a future go on, unless he was cancelled."""
     if not future.done():
         future.set_result(None)
 
@@ -170,7 +171,7 @@ def _ended(future: asyncio.Future[Any]) -> Generator[Any, Any, None]:
     waiter: asyncio.Future[None] = future.get_loop().create_future()
 
     def wake(_: asyncio.Future[Any]) -> None:
-        _end(waiter)
+        done(waiter)
 
     future.add_done_callback(wake)
     try:

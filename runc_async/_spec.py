@@ -7,9 +7,7 @@ specification, a vendor's own) stays where it is. The names follow the specifica
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-from typing import Any, Literal, Required, TypedDict, cast
+from typing import Any, Literal, Required, TypedDict
 
 __all__ = [
     "Hook",
@@ -25,7 +23,6 @@ __all__ = [
     "Root",
     "Spec",
     "User",
-    "written",
 ]
 
 
@@ -397,18 +394,3 @@ class Spec(TypedDict, total=False):
     annotations: dict[str, str]
     linux: Linux
     vm: dict[str, Any]
-
-
-def written(document: object) -> bytes:
-    """A specification, or a part of one, as the runtime reads it.
-
-    :raises TypeError: it has something in it that JSON has not, such as bytes.
-    :raises ValueError: it has a number or a character in it that JSON has not, such as NaN.
-    """
-    return json.dumps(document, ensure_ascii=False, allow_nan=False, default=_as_dict).encode()
-
-
-def _as_dict(value: object) -> dict[str, Any]:
-    if isinstance(value, Mapping):
-        return dict(cast("Mapping[str, Any]", value))
-    raise TypeError(f"JSON has nothing such as {value!r}")

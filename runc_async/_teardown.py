@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import re
 import signal
@@ -153,6 +152,8 @@ async def unmount_remnants(id: str) -> bool:
     if not found:
         return False
     await anyio.sleep(IN_PASSING)
+    import ctypes
+
     libc = ctypes.CDLL(None, use_errno=True)
     for point in found & _mounted_in_state(id):
         if libc.umount2(point, MNT_DETACH):

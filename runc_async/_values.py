@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import re
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["INT64", "MOST_ID", "UINT64", "byte_size", "named"]
+__all__ = ["INT64", "MOST_ID", "UINT64", "byte_size", "named", "written"]
 
 INT64 = (1 << 63) - 1
 UINT64 = (1 << 64) - 1
@@ -44,3 +46,18 @@ def byte_size(value: object) -> int:
     if found is None:
         raise ValueError(f'must be a number of bytes, or one with a unit such as "256M", not {value!r}')
     return int(Decimal(found[1]) * _POWERS[found[2]])
+
+
+def written(document: object) -> bytes:
+    """A specification, or a part of one, as the runtime reads it.
+
+    :raises TypeError: it has something in it that JSON has not, such as bytes.
+    :raises ValueError: it has a number or a character in it that JSON has not, such as NaN.
+    """
+    return json.dumps(document, ensure_ascii=False, allow_nan=False, default=_as_dict).encode()
+
+
+def _as_dict(value: object) -> dict[str, Any]:
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, Any]", value))
+    raise TypeError(f"JSON has nothing such as {value!r}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 from typing import TYPE_CHECKING
@@ -37,6 +36,8 @@ class Watch:
 
 
 def _watch_on_asyncio(fd: int, callback: Callable[[int], object]) -> Callable[[], object]:
+    import asyncio
+
     loop = asyncio.get_running_loop()
     watching = True
 

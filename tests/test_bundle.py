@@ -232,6 +232,14 @@ async def test_a_root_of_busybox_runs(runc: Runc, container_id: str, tmp_path: P
         await busybox_rootfs(rootfs)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="another user in a container needs root here")
+async def test_any_user_may_write_to_tmp_of_a_root_of_busybox(runc: Runc, container_id: str, tmp_path: Path) -> None:
+    rootfs = await busybox_rootfs(tmp_path / "rootfs")
+    spec = default_spec(["sh", "-c", "echo mine >/tmp/a; cat /tmp/a; stat -c %a /tmp"], user=65534)
+    async with temporary_bundle(spec, rootfs=rootfs) as bundle:
+        assert await output(runc, container_id, bundle) == "mine\n1777\n"
+
+
 async def test_a_missing_tool_is_named_with_its_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "nowhere"))
     with pytest.raises(FileNotFoundError, match="busybox is missing: install the Debian package busybox-static"):

@@ -221,6 +221,17 @@ async def test_pause_resume_kill_all_delete(runc: Runc, running: str, container_
 
 
 @pytest.mark.anyio
+async def test_where_nothing_has_run_yet_there_are_no_containers(
+    runtime_path: Path, tmp_path: Path, fake: Callable[..., Runc]
+) -> None:
+    assert await Runc(runtime_path, root=tmp_path / "nothing/yet").list() == []
+    newer = 'echo "open %s: no such file or directory" >&2; exit 1'
+    assert await fake(newer % (tmp_path / "nothing")).list() == []
+    with pytest.raises(CommandError, match="no such file"):  # it is there: something else is wrong
+        await fake(newer % tmp_path).list()
+
+
+@pytest.mark.anyio
 async def test_spec(runc: Runc, tmp_path: Path, runtime_path: Path) -> None:
     await runc.spec(tmp_path)
     assert json.loads((tmp_path / "config.json").read_text())["process"]["args"] == ["sh"]

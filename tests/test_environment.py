@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -60,14 +61,16 @@ async def test_a_supervisors_sockets_are_passed_on_only_when_given(
 
 async def test_what_extra_adds_is_the_last_word_and_is_gone_after(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("A", "process")
-    assert environment(1, {})["A"] == "process"
-    assert environment(1, {"A": "client"})["A"] == "client"
+    assert environment(1, {}) is None  # this process's own
+    assert environment(1, {"B": "client"}) == {**os.environ, "B": "client"}
+    assert (environment(1, {"A": "client"}) or {})["A"] == "client"
     with extra(1, {"A": "outer", "B": "outer"}):
         with extra(1, {"B": "inner"}):
-            assert environment(1, {"A": "client"}).items() >= {"A": "outer", "B": "inner"}.items()
-        assert environment(1, {})["B"] == "outer"
-    assert environment(1, {"A": "client"})["A"] == "client"
-    assert "B" not in environment(1, {})
+            assert (environment(1, {"A": "client"}) or {}).items() >= {"A": "outer", "B": "inner"}.items()
+        assert (environment(1, {}) or {})["B"] == "outer"
+        assert environment(2, {}) is None
+    assert (environment(1, {"A": "client"}) or {})["A"] == "client"
+    assert environment(1, {}) is None
 
 
 async def test_what_one_client_adds_reaches_no_other(fake: Callable[..., Runc]) -> None:

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
+from .._shield import done, in_trio
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -22,7 +24,8 @@ class Request:
     executable: str
     """The path to execute: absolute, or ``/proc/self/fd/N`` with N among the kept descriptors."""
     argv: Sequence[str]
-    env: Mapping[str, str]
+    env: Mapping[str, str] | None
+    """None is this process's own."""
     descriptors: ChildMap
     cwd: str | None = None
     process_group: bool = False
@@ -63,7 +66,7 @@ class PidfdChild:
     async def wait(self) -> int:
         """See `Child.wait`."""
         if self._status is None:
-            await anyio.wait_readable(self._pidfd)
+            await (anyio.wait_readable if in_trio() else _readable)(self._pidfd)
             os.close(self._pidfd)
             self._status = self._reap()
         return self._status
@@ -72,6 +75,19 @@ class PidfdChild:
         """See `Child.kill`."""
         if self._status is None:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+async def _readable(fd: int) -> None:
+    """As `anyio.wait_readable` on asyncio, for one waiter, and without a turn of the event loop before."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    ended: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, done, ended)
+    try:
+        await ended
+    finally:
+        loop.remove_reader(fd)
 
 
 def reap(pid: int) -> int:

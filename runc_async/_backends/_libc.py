@@ -21,7 +21,7 @@ def posix_spawn(
     cwd: str,
     path: str,
     argv: Sequence[str],
-    env: Mapping[str, str],
+    env: Mapping[str, str] | None,
     *,
     file_actions: Iterable[tuple[int, int, int]],
     setsigdef: Iterable[int],
@@ -46,7 +46,7 @@ def posix_spawn(
                 flags |= SETPGROUP
             _check(libc.posix_spawnattr_setflags(attributes, ctypes.c_short(flags)))
             pid = ctypes.c_int()
-            environment = _strings(f"{name}={value}" for name, value in env.items())
+            environment = _strings(f"{name}={value}" for name, value in (os.environ if env is None else env).items())
             program = os.fsencode(path)
             _check(
                 libc.posix_spawn(ctypes.byref(pid), program, actions, attributes, _strings(argv), environment),

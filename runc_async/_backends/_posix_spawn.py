@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import os
 import signal
+import sys
 from typing import TYPE_CHECKING, Any
 
 from ._base import PidfdChild, reap
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 # CPython ignores these; a child starts with them as the system has them (subprocess: restore_signals).
 RESTORED = [signal.SIGPIPE, signal.SIGXFSZ]
 
+# What `os.posix_spawn` takes for it.
+OWN_ENVIRONMENT = None if sys.version_info >= (3, 13) else os.environ
+
 
 async def start(request: Request) -> PidfdChild:
     """Start a child; see `Request`. Sources must lie above all targets, as `Leases` makes them."""
@@ -29,6 +33,7 @@ async def start(request: Request) -> PidfdChild:
     # dup2 onto itself clears close-on-exec in the child: glibc since 2.29, musl since 1.1.24.
     actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in pairs]
     spawn: Callable[..., int] = os.posix_spawn
+    env = OWN_ENVIRONMENT if request.env is None else request.env
     if request.cwd is not None:
         from ._libc import posix_spawn
 
@@ -36,7 +41,7 @@ async def start(request: Request) -> PidfdChild:
     options: dict[str, Any] = {"setpgroup": 0} if request.process_group else {}
     spare = os.dup(stdio[0])  # keeps a number free for the pidfd, so that a started child can be watched
     try:
-        pid = spawn(request.executable, request.argv, request.env, file_actions=actions, setsigdef=RESTORED, **options)
+        pid = spawn(request.executable, request.argv, env, file_actions=actions, setsigdef=RESTORED, **options)
     finally:
         os.close(spare)
     return PidfdChild(pid, functools.partial(reap, pid))

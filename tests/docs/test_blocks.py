@@ -1,13 +1,18 @@
-"""Every block of Python in the README and in docs/ runs, on the real runtime."""
+"""Every block of Python and of shell in the README and in docs/ runs, on the real runtime."""
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import inspect
 import logging
+import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
+import sys
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted(page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts)]
 BLOCK = re.compile(r"^(?:<!-- needs: (?P<need>\w+) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+SHELL = re.compile(r"^```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 IDS = ("hello", "job", "web")
 """The ids of the pages' containers; each test has its own in their place."""
 
@@ -108,6 +114,43 @@ def test_the_blocks_of_a_page(
         else:
             exec(compiled, names)
     logging.getLogger("runc_async").setLevel(level)
+
+
+WITH_SHELL = [page for page in PAGES if SHELL.search(page.read_text())]
+
+
+@pytest.mark.parametrize("page", WITH_SHELL, ids=lambda page: str(page.relative_to(ROOT)))
+def test_the_shell_blocks_of_a_page(page: Path, tmp_path: Path) -> None:
+    """In one shell, in a directory that has ``examples`` in it. Of what ``make`` is to do the name alone is checked."""
+    code = "\n".join(found["code"] for found in SHELL.finditer(page.read_text()))
+    if "curl" in code and shutil.which("curl") is None:
+        pytest.skip("curl is missing: apt-get install curl")
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    for written, meant in (("8080", str(port)), ("/var/lib/sandbox", str(tmp_path / "sandbox"))):
+        code = code.replace(written, meant)
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    for name, script in (
+        ("python", f'exec "{sys.executable}" "$@"'),
+        ("make", f'for target; do grep -q "^$target:" "{ROOT}/Makefile" || exit 1; done'),
+    ):
+        (programs / name).write_text(f"#!/bin/sh\n{script}\n")
+        (programs / name).chmod(0o755)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    (folder / "examples").symlink_to(ROOT / "examples")
+    environment = {**os.environ, "PATH": f"{programs}:{os.environ['PATH']}", "PYTHONPATH": str(ROOT)}
+    with open(tmp_path / "said", "w+") as said:
+        shell = subprocess.Popen(
+            ["sh", "-eu", "-c", code], cwd=folder, env=environment, stdout=said, stderr=said, start_new_session=True
+        )
+        try:
+            assert shell.wait(timeout=60) == 0, (tmp_path / "said").read_text()
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+            shell.wait()
 
 
 def test_there_are_pages_for_what_was_promised() -> None:

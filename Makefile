@@ -6,7 +6,7 @@ SETUP := ./.ci/setup
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sandbox test test-matrix soak bench lint docs clean
+.PHONY: help setup demo sandbox test test-matrix soak bench bench-dask lint docs clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -23,7 +23,7 @@ sandbox: setup ## a code sandbox with a page, on loopback (OPTIONS="--port 8080 
 	@exec $(PYTHON) examples/sandbox $(OPTIONS)
 
 # Debian packages of programs that the suite runs, besides those of the demo.
-TEST_PROGRAMS := procps umoci
+TEST_PROGRAMS := curl iproute2 procps strace umoci
 
 test: setup lint docs ## the whole suite, on the oldest and the newest Python found
 	@$(SETUP) programs $(TEST_PROGRAMS)
@@ -40,13 +40,17 @@ test: setup lint docs ## the whole suite, on the oldest and the newest Python fo
 test-matrix: setup ## the whole suite in a Debian sid root, on runc and crun, cgroup v1 and v2 (root; ten minutes)
 	@$(PYTHON) tests/matrix/run.py $(LEGS)
 
-soak: setup ## 10,000 short containers, 500 at once, 200 streams, 1,000 cancelled calls of each kind: an hour
+soak: setup ## 10,000 short containers, 500 at once, 200 streams, 5,000 jobs on Dask, 1,000 cancelled calls of each kind: an hour
 	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STREAMS=200 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 \
-		RUNC_ASYNC_LOAD=500 $(PYTHON) -m pytest tests/soak tests/faults tests/examples/test_sandbox.py $(PYTEST)
+		RUNC_ASYNC_LOAD=500 RUNC_ASYNC_DASK_JOBS=5000 \
+		$(PYTHON) -m pytest tests/soak tests/faults tests/contrib tests/examples/test_sandbox.py $(PYTEST)
 
 bench: setup ## against go-runc, asyncio and the system call, into README and docs (ten minutes; QUICK=1: two, prints only)
 	@tests/bench/build || echo "bench: without go-runc, see above" >&2
 	@$(PYTHON) -m tests.bench $(if $(QUICK),quick)
+
+bench-dask: setup ## what Dask costs: docs/measured-dask.md (root; ten minutes)
+	@$(PYTHON) -m tests.bench.cluster
 
 lint: setup ## formatting, style, types
 	@$(PYTHON) -m ruff format --check --quiet .

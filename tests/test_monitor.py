@@ -160,6 +160,30 @@ class TestSubreaper:
         assert os.waitstatus_to_exitcode(os.waitpid(forked, 0)[1]) == 11
         assert (in_a_session.wait(), plain.wait()) == (12, 13)
 
+    async def test_two_at_once_take_nothing_from_each_other(
+        self,
+        runtime_path: Path,
+        state_root: Path,
+        monitor: Subreaper,
+        make_bundle: Callable[..., Path],
+        new_id: Callable[[], str],
+        capfd: pytest.CaptureFixture[str],
+    ) -> None:
+        statuses: dict[int, int | None] = {}
+
+        async def run(number: int, runc: Runc) -> None:
+            async with runc.container(new_id(), make_bundle("sh", "-c", f"exit {number}")) as container:
+                await container.start()
+                statuses[number] = (await container.wait()).status
+
+        async with Subreaper() as other, anyio.create_task_group() as group:
+            clients = [Runc(runtime_path, root=state_root, monitor=one) for one in (monitor, other)]
+            for number in range(1, 13):
+                group.start_soon(run, number, clients[number % 2])
+        assert statuses == {number: number for number in range(1, 13)}
+        await zombies_gone()
+        assert "ChildProcessError" not in capfd.readouterr().err
+
     async def test_leaves_the_handler_of_sigchld_alone(
         self, reaping: Runc, make_bundle: Callable[..., Path], container_id: str
     ) -> None:

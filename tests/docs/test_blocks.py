@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import anyio
+import dask
 import pytest
 
 import runc_async
@@ -85,6 +86,7 @@ def test_the_blocks_of_a_page(
     folder = tmp_path / "here"
     folder.mkdir()
     monkeypatch.chdir(folder)
+    monkeypatch.setitem(dask.config.config, "temporary-directory", str(tmp_path))
     level = logging.getLogger("runc_async").level
     spec = runc_async.default_spec(["sleep", "60"])
     names: dict[str, Any] = {name: getattr(runc_async, name) for name in runc_async.__all__}

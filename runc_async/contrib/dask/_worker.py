@@ -1,0 +1,303 @@
+"""On a worker: what prepares it, and what runs a job there."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import os
+import shutil
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import anyio
+import anyio.to_thread
+import msgspec
+from distributed import Reschedule, get_worker
+from distributed.diagnostics.plugin import WorkerPlugin
+
+from ..._bundle import Bundle
+from ..._client import Runc
+from ..._container import _feed
+from ..._executor import Executor, PathExecutor, SealedExecutor
+from ..._io import PipeIO
+from ..._monitor import Subreaper
+from ._job import PLUGIN, JobLostError, Result, Seen
+from ._state import State, clear_dead, default_base
+from ._usage import Usage
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from distributed import Worker
+
+    from ..._container import Container
+    from ..._models import Exit
+    from ..._options import StrPath
+    from ..._streams import FdReceiveStream
+    from ._job import Job
+
+__all__ = ["ContainerPlugin", "run_job"]
+
+
+class Tail:
+    """The last bytes of a stream.
+
+    :ivar data: these bytes.
+    :ivar dropped: how many came before them.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self.data = bytearray()
+        self.dropped = 0
+        self._limit = limit
+
+    def add(self, data: bytes) -> None:
+        """More has come."""
+        self.data += data
+        excess = max(0, len(self.data) - self._limit)
+        del self.data[:excess]
+        self.dropped += excess
+
+    def since(self, offset: int) -> bytes:
+        """What came after so many bytes of the stream, as far as it is kept."""
+        return bytes(self.data[max(0, offset - self.dropped) :])
+
+
+class _Running:
+    """A job that this worker runs."""
+
+    def __init__(self, job: Job, scope: anyio.CancelScope) -> None:
+        self.scope = scope
+        self.attempt = 0
+        self.tails = {"stdout": Tail(job.output_limit), "stderr": Tail(job.output_limit)}
+        self._change = asyncio.Event()
+
+    async def read(self, name: str, stream: FdReceiveStream) -> None:
+        """Keep what comes, to the end."""
+        with contextlib.suppress(anyio.EndOfStream):
+            while True:
+                self.tails[name].add(await stream.receive())
+                self.changed()
+
+    def drain(self, name: str, stream: FdReceiveStream) -> None:
+        """Keep what is there. The end may be far: in the host's pid namespace processes outlive the init."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(stream.fileno(), 65536):
+                self.tails[name].add(data)
+
+    def changed(self) -> None:
+        """Tell those who wait."""
+        self._change.set()
+        self._change = asyncio.Event()
+
+    async def change(self) -> None:
+        """Wait for more."""
+        await self._change.wait()
+
+    def news(self, seen: Seen) -> dict[str, Any] | None:
+        """What somebody who has seen so much has not."""
+        offsets = seen.offsets if seen.attempt == self.attempt else (0, 0)
+        found: dict[str, Any] = {}
+        for (name, tail), offset in zip(self.tails.items(), offsets, strict=True):
+            data = tail.since(offset)
+            found[name] = {"dropped": max(0, tail.dropped - offset), "data": data}
+        if not any(stream["data"] for stream in found.values()):
+            return None
+        return {"attempt": self.attempt, **found}
+
+
+class ContainerPlugin(WorkerPlugin):
+    """Prepares every worker, present and future, to run containers. See `Containers.prepare`.
+
+    It makes the runtime ready and tries it, makes a directory of container states, removes what workers that were
+    killed on this host have left, makes the worker's process a `Subreaper`, and declares its resources: ``containers``,
+    ``cpus`` and ``memory``. Only then do jobs come. When the worker closes, its containers are removed.
+
+    :param runtime: the runtime: a path or name on the workers' hosts; or its bytes, which travel to each worker once
+        and are sealed there (`SealedExecutor`), for hosts that have none.
+    :param sha256: the digest that it must have. Of bytes it is taken here, if not given, and checked there.
+    :param state: the directory, on the workers' hosts, where each worker makes its own; None is ``runc-async-dask`` in
+        ``/run``, or in ``XDG_RUNTIME_DIR``. It must not be shared between hosts.
+    :param containers: how many containers a worker runs at once; None is its number of threads, which is also the most.
+    :param cpus: the CPUs that jobs may need together; None is all that the worker may use.
+    :param memory: the bytes that jobs may need together; None is the worker's own limit.
+    :param settings: further parameters of `Runc`, such as ``systemd_cgroup``.
+    """
+
+    name = PLUGIN
+
+    def __init__(
+        self,
+        runtime: StrPath | bytes = "runc",
+        *,
+        sha256: str | None = None,
+        state: StrPath | None = None,
+        containers: int | None = None,
+        cpus: float | None = None,
+        memory: float | None = None,
+        **settings: Any,
+    ) -> None:
+        if isinstance(runtime, bytes) and sha256 is None:
+            sha256 = hashlib.sha256(runtime).hexdigest()
+        self._runtime: StrPath | bytes = runtime
+        self._sha256 = sha256
+        self._base = None if state is None else Path(state)
+        self._resources = {"containers": containers, "cpus": cpus, "memory": memory}
+        self._settings = settings
+
+    def _executor(self) -> Executor:
+        if isinstance(self._runtime, bytes):
+            return SealedExecutor.from_bytes(self._runtime, sha256=self._sha256)
+        if self._sha256 is not None:
+            return SealedExecutor.open(self._runtime, sha256=self._sha256)
+        return PathExecutor(self._runtime)
+
+    async def setup(self, worker: Worker) -> None:
+        """See `WorkerPlugin`."""
+        self._worker: Any = worker
+        self._running: dict[str, _Running] = {}
+        self._idle = asyncio.Condition()
+        self._ready = asyncio.Event()
+        base = self._base or default_base()
+        base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        async with contextlib.AsyncExitStack() as stack:
+            executor = stack.enter_context(await anyio.to_thread.run_sync(self._executor))
+            if isinstance(self._runtime, bytes):
+                self._runtime = b""  # sealed: they need not be there twice
+            monitor = await stack.enter_async_context(Subreaper())
+
+            def runc(root: Path) -> Runc:
+                return Runc(executor, root=root, monitor=monitor, **self._settings)
+
+            await clear_dead(base, runc, timeout=5.0)
+            self._state = stack.enter_context(State.made(base))
+            self._runc = runc(self._state.containers)
+            await self._runc.version()
+            self._stack = stack.pop_all()
+        self._worker.handlers["runc_async_output"] = self._output
+        self._ready.set()
+        await worker.set_resources(**self._free(worker))
+        await self._worker.scheduler.runc_async_prepared(worker=worker.contact_address)
+
+    def _free(self, worker: Worker) -> dict[str, float]:
+        found = {
+            "containers": worker.state.nthreads,
+            "cpus": len(os.sched_getaffinity(0)),
+            "memory": worker.memory_manager.memory_limit or os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"),
+        }
+        return {name: float(found[name] if given is None else given) for name, given in self._resources.items()}
+
+    async def teardown(self, worker: Worker) -> None:
+        """See `WorkerPlugin`."""
+        if not hasattr(self, "_stack"):
+            return
+        async with self._idle:
+            for running in self._running.values():
+                running.scope.cancel()
+            await self._idle.wait_for(lambda: not self._running)
+        await self._stack.aclose()
+
+    def transition(self, key: Any, start: str, finish: str, **keywords: Any) -> None:
+        """See `WorkerPlugin`. Dask lets a task that is not wanted any more run on; its container ends here."""
+        if start in ("executing", "long-running") and finish == "released":
+            running = getattr(self, "_running", {}).get(key)
+            if running is not None:
+                running.scope.cancel()
+
+    async def _output(self, key: str, attempt: int, offsets: Sequence[int]) -> dict[str, Any] | None:
+        """For those who follow a job: what is new, when there is something; None when it is not running here."""
+        first, second = offsets
+        while (running := self._running.get(key)) is not None:
+            news = running.news(Seen(attempt=attempt, offsets=(first, second)))
+            if news is not None:
+                return news
+            await running.change()
+        return None
+
+    async def run(self, job: Job, key: str) -> None:
+        """Run a job as the task of this key, and report its result to the scheduler.
+
+        :raises Reschedule: it is not to be run here, or was interrupted; Dask knows what becomes of it.
+        :raises JobLostError: it has begun too often.
+        """
+        await self._ready.wait()
+        with anyio.CancelScope() as scope:
+            running = self._running[key] = _Running(job, scope)
+            try:
+                attempt = await self._worker.scheduler.runc_async_begin(key=key, worker=self._worker.contact_address)
+                if attempt == "ended":
+                    return
+                if attempt == "lost":
+                    raise JobLostError(f"job {key}: every worker that ran it was lost, {job.reruns + 1} of them")
+                if attempt == "elsewhere":
+                    raise Reschedule
+                running.attempt = attempt
+                result = await self._contained(job, f"{key}-{attempt}", running)
+                report = msgspec.msgpack.encode(result)
+                if await self._worker.scheduler.runc_async_end(key=key, attempt=attempt, report=report):
+                    return
+            finally:
+                del self._running[key]
+                running.changed()
+                async with self._idle:
+                    self._idle.notify_all()
+        raise Reschedule
+
+    async def _contained(self, job: Job, id: str, running: _Running) -> Result:
+        folder = self._state.bundles / id
+        try:
+            bundle = Bundle.create(folder, job.spec, rootfs=job.rootfs, writable=job.writable)
+            io = PipeIO(stdin=job.input is not None)
+            async with self._runc.container(id, bundle, io=io, pid_file=folder / "pid") as container:
+                usage = Usage(container.pid)
+                started = datetime.now(UTC)
+                exit, timed_out = await self._watched(job, container, io, running)
+                stdout, stderr = running.tails.values()
+                return Result(
+                    status=exit.status,
+                    timed_out=timed_out,
+                    stdout=bytes(stdout.data),
+                    stderr=bytes(stderr.data),
+                    stdout_dropped=stdout.dropped,
+                    stderr_dropped=stderr.dropped,
+                    started=started,
+                    ended=exit.timestamp,
+                    cpu=usage.cpu(),
+                    memory=usage.memory(),
+                    worker=self._worker.contact_address,
+                    attempt=running.attempt,
+                )
+        finally:
+            if folder.exists() and id not in os.listdir(self._state.containers):
+                shutil.rmtree(folder, ignore_errors=True)
+
+    async def _watched(self, job: Job, container: Container, io: PipeIO, running: _Running) -> tuple[Exit, bool]:
+        """Start the container and wait for its end; how it ended, and whether its time was over."""
+        streams = {"stdout": io._output(1), "stderr": io._output(2)}
+        exit: Exit | None = None
+        timed_out = False
+        async with anyio.create_task_group() as group:
+            if job.input is not None:
+                group.start_soon(_feed, io, job.input)
+            for name, stream in streams.items():
+                group.start_soon(running.read, name, stream)
+            await container.start()
+            with anyio.move_on_after(job.timeout):
+                exit = await container.wait()
+            timed_out = exit is None
+            exit = exit or await container.stop("KILL")
+            group.cancel_scope.cancel()
+        for name, stream in streams.items():
+            running.drain(name, stream)
+        assert exit is not None
+        return exit, timed_out
+
+
+async def run_job(job: Job, key: str) -> None:
+    """The task that a job is: Dask runs it on the worker's event loop."""
+    plugin = get_worker().plugins.get(PLUGIN)
+    if not isinstance(plugin, ContainerPlugin):  # it is being replaced
+        raise Reschedule
+    await plugin.run(job, key)

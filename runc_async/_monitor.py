@@ -150,7 +150,10 @@ class Subreaper(PidfdMonitor):
     Containers, and processes that they leave to us when their parent ends, are re-parented to this process
     (``PR_SET_CHILD_SUBREAPER``), watched by pidfd and reaped by ``waitid``. There is no handler of SIGCHLD, and
     no wait for "any" child: the status of a child that somebody else started is never taken. Several may be
-    open at once; the last one to close gives the role back.
+    open at once, also in event loops of other threads; the last one to close gives the role back.
+
+    The kernel gives this process every orphan below it, also what a program left behind that was started by other
+    means. Those are not reaped here, since nothing tells them from a child that somebody waits for.
     """
 
     _lock: ClassVar = threading.Lock()

@@ -72,6 +72,12 @@ def there(need: str | None, runtime: str) -> bool:
 WITH_BLOCKS = [page for page in PAGES if any(blocks(page))]
 
 
+@pytest.fixture(autouse=True)
+def limits_of_processes() -> None:
+    """The specifications here have one, as `default_spec` makes them."""
+    needs_controllers("pids")
+
+
 @pytest.mark.parametrize("page", WITH_BLOCKS, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_blocks_of_a_page(
     page: Path,

@@ -14,9 +14,10 @@ import anyio
 import pytest
 
 from runc_async import CommandError, ConsoleSocket, PathExecutor, PipeIO, Runc, SealedExecutor
-from runc_async._call import children
 
-from .._leaks import CGROUPS, open_descriptors
+from .._cgroups import VERSION_2, needs_controllers
+from .._leaks import CGROUPS
+from .._ordinary import run_as_ordinary_user
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator, Iterator
@@ -129,20 +130,62 @@ async def test_a_console_out_of_descriptors(
     assert await runc.list() == []
 
 
+# As another user, since root has no limit of processes.
+WITHOUT_PROCESSES = """
+    import errno, os, resource, sys
+    import anyio
+    from runc_async import FdExecutor, PathExecutor, Runc
+
+    async def main():
+        held = FdExecutor.open(sys.argv[2])
+        await Runc(held).version()
+        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+        for executor in (held, PathExecutor(sys.argv[2])):
+            for options in ({}, {"work_dir": "/"}):
+                try:
+                    await Runc(executor, **options).version()
+                except OSError as exc:
+                    assert exc.errno == errno.EAGAIN, exc
+                else:
+                    sys.exit("a process was started")
+        assert sorted(map(int, os.listdir("/proc/self/fd"))) == sorted(before), os.listdir("/proc/self/fd")
+        try:
+            os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG)
+        except ChildProcessError:
+            print("EAGAIN and no child")
+
+    before = []
+
+    async def around():
+        held = FdExecutor.open(sys.argv[2])
+        await Runc(held).version()
+        before.extend(map(int, os.listdir("/proc/self/fd")))
+        held.close()
+        await main()
+
+    options = {"use_uvloop": True} if sys.argv[1] == "uvloop" else {}
+    anyio.run(around, backend="trio" if sys.argv[1] == "trio" else "asyncio", backend_options=options)
+"""
+
+
+@pytest.mark.parametrize("loop", ["asyncio", "uvloop", "trio"])
+def test_out_of_processes(loop: str, runtime_path: Path) -> None:
+    ended = run_as_ordinary_user(WITHOUT_PROCESSES, loop, runtime_path)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("EAGAIN and no child\n", "", 0)
+
+
 @pytest.fixture
 def pids(new_id: Callable[[], str]) -> Iterator[Path]:
     """A cgroup that this process is in, whose number of processes can be limited by its ``pids.max``."""
     if os.getuid() != 0:
         pytest.skip("needs root, to make a cgroup: run the suite as root")
-    one_hierarchy = (CGROUPS / "cgroup.controllers").exists()
-    base = CGROUPS if one_hierarchy else CGROUPS / "pids"
-    if one_hierarchy:
+    needs_controllers("pids")
+    base = CGROUPS if VERSION_2 else CGROUPS / "pids"
+    if VERSION_2:
         (base / "cgroup.subtree_control").write_text("+pids")
-    elif not base.is_dir():
-        pytest.skip("this kernel has no controller of pids: it needs CONFIG_CGROUP_PIDS")
     lines = Path("/proc/self/cgroup").read_text().splitlines()
     own = next(
-        path for line in lines for _, names, path in [line.split(":", 2)] if names == ("" if one_hierarchy else "pids")
+        path for line in lines for _, names, path in [line.split(":", 2)] if names == ("" if VERSION_2 else "pids")
     )
     folder = base / new_id()
     folder.mkdir()
@@ -156,19 +199,6 @@ def pids(new_id: Callable[[], str]) -> Iterator[Path]:
 def threads() -> int:
     """How many this process has: a cgroup counts them, too."""
     return len(os.listdir("/proc/self/task"))
-
-
-async def test_out_of_processes_nothing_is_started(pids: Path, runc: Runc, runtime_path: Path) -> None:
-    await runc.version()
-    (pids / "pids.max").write_text(str(threads()))
-    before = open_descriptors()
-    for executor in (runc.executor, PathExecutor(runtime_path)):
-        for options in ({}, {"work_dir": "/"}):
-            with pytest.raises(BlockingIOError) as caught:
-                await Runc(executor, **options).version()  # type: ignore[arg-type]
-            assert caught.value.errno == errno.EAGAIN
-    assert open_descriptors() == before
-    assert children(os.getpid()) == []
 
 
 async def test_out_of_processes_at_every_step(

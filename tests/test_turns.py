@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from runc_async import Runc
 from runc_async._turns import AT_ONCE, LONGEST_TURN, turns
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from runc_async import Runc
 
 pytestmark = pytest.mark.anyio
 

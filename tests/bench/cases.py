@@ -42,11 +42,13 @@ class Size:
 
     one_at_a_time: int = 60
     """Rounds; so are the next ones."""
-    at_once: int = 6
+    at_once: int = 5
     lives: int = 8
     stalls: int = 5
     parents: int = 40
     imports: int = 20
+    seconds: float = 60
+    """The most that one comparison may take, on a machine that is too busy for all rounds."""
     calls_at_once: int = 128
     live: tuple[int, ...] = (1, 10, 100, 500)
     """So many containers."""
@@ -59,8 +61,9 @@ QUICK = Size(
     at_once=1,
     lives=1,
     stalls=1,
-    parents=8,
+    parents=6,
     imports=5,
+    seconds=6,
     live=(1, 10, 50),
     loads=(("state", 16), ("state", 64)),
 )
@@ -143,7 +146,7 @@ def one_at_a_time(field: Field, report: Report, size: Size) -> None:
     ours = field.ours()
     everybody = [*ours, *field.go(), *field.plain(), *field.limits(), *field.bare()]
     for op in ("version", "state"):
-        found = interleaved(everybody, op, rounds=size.one_at_a_time, times=5)
+        found = interleaved(everybody, op, seconds=size.seconds, rounds=size.one_at_a_time, times=5)
         floor = {w.name: f"posix_spawn, {w.executor}" if w.executor in EXECUTORS else BARE[0] for w in everybody}
         against_floor = {way.name: quotients(found, [way], floor[way.name])[way.name] for way in everybody}
         against_go = quotients(found, everybody, GO)
@@ -177,7 +180,9 @@ def at_once(field: Field, report: Report, size: Size) -> None:
     table = Table("Many at once", ("", *(f"`{op}()`, {n} at once: calls per second" for op, n in size.loads)))
     rows: dict[str, list[str]] = {way.name: [way.name] for way in everybody}
     for op, number in size.loads:
-        found = interleaved(everybody, op, rounds=size.at_once, times=size.calls_at_once, at_once=number)
+        found = interleaved(
+            everybody, op, seconds=size.seconds, rounds=size.at_once, times=size.calls_at_once, at_once=number
+        )
         if number >= 16:
             what = f"`{op}()`, {number} at once: calls per second, against go-runc"
             report.targets.append(Target(what, 1, " x", at_least=True, values=quotients(found, ours, GO, per_second)))
@@ -201,7 +206,7 @@ def lives(field: Field, report: Report, size: Size) -> None:
         ("life", "A whole life: create, start, kill, delete", 3),
         ("run", '`Container.run(["true"])` in a live container, on this machine\'s runtime', 5),
     ):
-        found = interleaved(everybody, op, rounds=size.lives, times=times)
+        found = interleaved(everybody, op, seconds=size.seconds, rounds=size.lives, times=times)
         against = quotients(found, everybody, GO)
         if op == "life":
             values = {way.name: against[way.name] for way in ours if against}
@@ -213,7 +218,7 @@ def lives(field: Field, report: Report, size: Size) -> None:
 def stalls(field: Field, report: Report, size: Size) -> None:
     """How late the event loop comes to anything else while 64 calls are under way."""
     everybody = [*field.ours(), *field.plain()]
-    found = interleaved(everybody, "state", rounds=size.stalls, times=256, at_once=64, beats=True)
+    found = interleaved(everybody, "state", seconds=size.seconds, rounds=size.stalls, times=256, at_once=64, beats=True)
     late = {name: [value * 1000 for sample in samples for value in sample.late] for name, samples in found.items()}
     table = Table(
         "Stalls of the event loop while 64 calls of `state()` are under way",
@@ -254,7 +259,7 @@ def parents(field: Field, report: Report, size: Size) -> None:
                     name = BARE[0] if kind == "bare" else f"{kind}, {executor}"
                     everybody = zip((0, *steps), (field.contender(kind), *larger), strict=True)
                     ways = [Way(str(step), contender, executor) for step, contender in everybody]
-                    found = interleaved(ways, "version", rounds=size.parents, times=5)
+                    found = interleaved(ways, "version", seconds=size.seconds, rounds=size.parents, times=3)
                     times = ratio(medians(found[str(steps[-1])]), medians(found["0"])).median
                     if kind != "bare":
                         target.values[name] = times

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -82,19 +84,23 @@ class Way(NamedTuple):
 
 
 def interleaved(
-    ways: Iterable[Way], op: str, *, rounds: int, times: int, at_once: int = 1, **asked: Any
+    ways: Iterable[Way], op: str, *, rounds: int, times: int, at_once: int = 1, seconds: float = math.inf, **asked: Any
 ) -> dict[str, list[Sample]]:
     """Let everybody make the same calls, in turn and every round in another order.
 
     :param rounds: how often everybody has a turn; one more comes first, and does not count.
     :param times: calls in one turn.
     :param at_once: so many of them at the same time.
+    :param seconds: on a machine that is too busy for all rounds in that time there are fewer, two at least.
     :returns: of each name, its samples, round by round.
     """
     order = list(ways)
     found: dict[str, list[Sample]] = {way.name: [] for way in order}
     shuffle = random.Random(op).shuffle
+    began = time.monotonic()
     for number in range(rounds + 1):
+        if number > 2 and time.monotonic() - began > seconds:
+            break
         shuffle(order)
         for way in order:
             answer = way.contender.ask(op, times=times, at_once=at_once, executor=way.executor, **asked)

@@ -90,3 +90,13 @@ def test_the_machine_is_named() -> None:
     assert re.search(
         rf"\d{{4}}; \d+ cores of .+, \d+ GiB, Linux .+; runc .+, Python {sys.version.split()[0]}", machine()
     )
+
+
+def test_on_a_machine_that_is_too_busy_there_are_fewer_rounds() -> None:
+    class Slow:
+        def ask(self, op: str, **asked: object) -> dict[str, object]:
+            return {"seconds": [1.0], "elapsed": 1.0, "cpu": 0.5}
+
+    way = Way("slow", Slow(), "path")  # type: ignore[arg-type]
+    assert len(interleaved([way], "state", rounds=9, times=1)["slow"]) == 9
+    assert len(interleaved([way], "state", rounds=9, times=1, seconds=0)["slow"]) == 2

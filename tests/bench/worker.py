@@ -25,6 +25,7 @@ import anyio
 
 from runc_async import Container, FdExecutor, PathExecutor, Runc, SealedExecutor, Subreaper
 from runc_async._backends import _asyncio
+from runc_async._backends._posix_spawn import OWN_ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -70,7 +71,7 @@ class Bare:
             actions, path = [*actions, (os.POSIX_SPAWN_DUP2, fd, fd)], f"/proc/self/fd/{fd}"
 
         async def spawn(number: int) -> None:
-            pid = os.posix_spawn(path, ["runc", *arguments], os.environ, file_actions=actions)
+            pid = os.posix_spawn(path, ["runc", *arguments], OWN_ENVIRONMENT, file_actions=actions)
             assert os.waitpid(pid, 0)[1] == 0
 
         return spawn

@@ -159,7 +159,17 @@ class ContainerPlugin(WorkerPlugin):
         self._worker: Any = worker
         self._running: dict[str, _Running] = {}
         self._idle = asyncio.Condition()
-        self._ready = asyncio.Event()
+        self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        try:
+            await self._prepare(worker)
+        except Exception as exc:
+            self._ready.set_exception(exc)  # for jobs that come on what an earlier plugin has declared
+            raise
+        self._ready.set_result(None)
+        await worker.set_resources(**self._free(worker))
+        await self._worker.scheduler.runc_async_prepared(worker=worker.contact_address)
+
+    async def _prepare(self, worker: Worker) -> None:
         base = self._base or default_base()
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
         async with contextlib.AsyncExitStack() as stack:
@@ -177,9 +187,6 @@ class ContainerPlugin(WorkerPlugin):
             await self._runc.version()
             self._stack = stack.pop_all()
         self._worker.handlers["runc_async_output"] = self._output
-        self._ready.set()
-        await worker.set_resources(**self._free(worker))
-        await self._worker.scheduler.runc_async_prepared(worker=worker.contact_address)
 
     def _free(self, worker: Worker) -> dict[str, float]:
         found = {
@@ -222,7 +229,7 @@ class ContainerPlugin(WorkerPlugin):
         :raises Reschedule: it is not to be run here, or was interrupted; Dask knows what becomes of it.
         :raises JobLostError: it has begun too often.
         """
-        await self._ready.wait()
+        await asyncio.shield(self._ready)
         with anyio.CancelScope() as scope:
             running = self._running[key] = _Running(job, scope)
             try:

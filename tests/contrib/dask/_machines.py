@@ -6,6 +6,7 @@ Nothing has a name outside: each namespace lives as long as a process that sleep
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import os
 import shutil
 import signal
@@ -134,7 +135,7 @@ class Machine:
         """Ask its worker to end, and wait."""
         worker, self._worker = self._worker, None
         try:
-            if worker is not None:
+            if worker is not None and worker.poll() is None:
                 below = Path(f"/proc/{worker.pid}/task/{worker.pid}/children").read_text().split()
                 for pid in below or [worker.pid]:  # unshare hands no signal on
                     os.kill(int(pid), signal.SIGTERM)
@@ -216,8 +217,6 @@ MS_BIND, MS_REC, MNT_DETACH = 4096, 16384, 2
 
 def mount(source: Path, target: Path, flags: int, kind: bytes = b"none") -> None:
     """``mount(2)``."""
-    import ctypes
-
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.mount(bytes(source), bytes(target), kind, flags, None) != 0:
         raise OSError(ctypes.get_errno(), f"mount {source} {target}")
@@ -232,7 +231,8 @@ def enter(folder: Path, without: Path, command: list[str]) -> None:
     here = os.getcwd()
     os.chdir(root)
     subprocess.run(["pivot_root", ".", "."], check=True, env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
-    subprocess.run(["umount", "--lazy", "."], check=True, env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
+    if ctypes.CDLL(None).umount2(b".", MNT_DETACH) != 0:
+        raise OSError("the old root could not be unmounted")
     os.chdir(here)
     if without.exists():
         raise FileExistsError(without)

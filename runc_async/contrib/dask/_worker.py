@@ -158,7 +158,8 @@ class ContainerPlugin(WorkerPlugin):
         """See `WorkerPlugin`."""
         self._worker: Any = worker
         self._running: dict[str, _Running] = {}
-        self._idle = asyncio.Condition()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             await self._prepare(worker)
@@ -200,10 +201,9 @@ class ContainerPlugin(WorkerPlugin):
         """See `WorkerPlugin`."""
         if not hasattr(self, "_stack"):
             return
-        async with self._idle:
-            for running in self._running.values():
-                running.scope.cancel()
-            await self._idle.wait_for(lambda: not self._running)
+        for running in self._running.values():
+            running.scope.cancel()
+        await self._idle.wait()
         await self._stack.aclose()
 
     def transition(self, key: Any, start: str, finish: str, **keywords: Any) -> None:
@@ -232,6 +232,7 @@ class ContainerPlugin(WorkerPlugin):
         await asyncio.shield(self._ready)
         with anyio.CancelScope() as scope:
             running = self._running[key] = _Running(job, scope)
+            self._idle.clear()
             try:
                 attempt = await self._worker.scheduler.runc_async_begin(key=key, worker=self._worker.contact_address)
                 if attempt == "ended":
@@ -248,8 +249,8 @@ class ContainerPlugin(WorkerPlugin):
             finally:
                 del self._running[key]
                 running.changed()
-                async with self._idle:
-                    self._idle.notify_all()
+                if not self._running:
+                    self._idle.set()
         raise Reschedule
 
     async def _contained(self, job: Job, id: str, running: _Running) -> Result:

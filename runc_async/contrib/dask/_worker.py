@@ -19,7 +19,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from ..._bundle import Bundle
 from ..._client import Runc
-from ..._container import _feed
+from ..._container import _feed, _single
 from ..._executor import Executor, PathExecutor, SealedExecutor
 from ..._io import PipeIO
 from ..._monitor import Subreaper
@@ -165,6 +165,7 @@ class ContainerPlugin(WorkerPlugin):
             await self._prepare(worker)
         except Exception as exc:
             self._ready.set_exception(exc)  # for jobs that come on what an earlier plugin has declared
+            self._ready.exception()  # if none comes, nobody has failed to look at it
             raise
         self._ready.set_result(None)
         await worker.set_resources(**self._free(worker))
@@ -234,7 +235,7 @@ class ContainerPlugin(WorkerPlugin):
             running = self._running[key] = _Running(job, scope)
             self._idle.clear()
             try:
-                attempt = await self._worker.scheduler.runc_async_begin(key=key, worker=self._worker.contact_address)
+                attempt = await self._asked("begin", key=key, worker=self._worker.contact_address)
                 if attempt == "ended":
                     return
                 if attempt == "lost":
@@ -244,7 +245,7 @@ class ContainerPlugin(WorkerPlugin):
                 running.attempt = attempt
                 result = await self._contained(job, f"{key}-{attempt}", running)
                 report = msgspec.msgpack.encode(result)
-                if await self._worker.scheduler.runc_async_end(key=key, attempt=attempt, report=report):
+                if await self._asked("end", key=key, attempt=attempt, report=report):
                     return
             finally:
                 del self._running[key]
@@ -252,6 +253,13 @@ class ContainerPlugin(WorkerPlugin):
                 if not self._running:
                     self._idle.set()
         raise Reschedule
+
+    async def _asked(self, question: str, **words: Any) -> Any:
+        """Ask the scheduler's plugin; where it cannot be reached, this is no place for the job."""
+        try:
+            return await getattr(self._worker.scheduler, f"runc_async_{question}")(**words)
+        except OSError as exc:
+            raise Reschedule from exc
 
     async def _contained(self, job: Job, id: str, running: _Running) -> Result:
         folder = self._state.bundles / id
@@ -286,17 +294,20 @@ class ContainerPlugin(WorkerPlugin):
         streams = {"stdout": io._output(1), "stderr": io._output(2)}
         exit: Exit | None = None
         timed_out = False
-        async with anyio.create_task_group() as group:
-            if job.input is not None:
-                group.start_soon(_feed, io, job.input)
-            for name, stream in streams.items():
-                group.start_soon(running.read, name, stream)
-            await container.start()
-            with anyio.move_on_after(job.timeout):
-                exit = await container.wait()
-            timed_out = exit is None
-            exit = exit or await container.stop("KILL")
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                if job.input is not None:
+                    group.start_soon(_feed, io, job.input)
+                for name, stream in streams.items():
+                    group.start_soon(running.read, name, stream)
+                await container.start()
+                with anyio.move_on_after(job.timeout):
+                    exit = await container.wait()
+                timed_out = exit is None
+                exit = exit or await container.stop("KILL")
+                group.cancel_scope.cancel()
+        except BaseExceptionGroup as errors:
+            raise _single(errors) from None
         for name, stream in streams.items():
             running.drain(name, stream)
         assert exit is not None

@@ -52,8 +52,8 @@ be faster until its CPUs are busy. CPU time is of all processes, runtime and con
 | --- | --- | --- | --- | --- |
 """
 IDLE = """
-The last column has in it what a cluster uses that has nothing to do, for heartbeats and statistics. That was, in milliseconds
-of CPU in each second: {idle}. The slower jobs come, the more falls to each.
+The last column has in it what a cluster uses that has nothing to do, for heartbeats and statistics. That was, in
+milliseconds of CPU in each second: {idle}. The slower jobs come, the more falls to each.
 """
 
 

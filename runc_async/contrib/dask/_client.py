@@ -155,15 +155,19 @@ class Submitted:
         return self._result
 
     async def _awaited(self) -> Result:
-        await self._future._state.wait()  # unlike `await future` it fetches nothing from the worker
-        if self._future.status == "error":
-            raise await self._future.exception()
-        report = None
-        if self._future.status == "finished":
+        while True:
+            await self._future._state.wait()  # unlike `await future` it fetches nothing from the worker
+            status = self._future.status
+            if status == "error":
+                raise await self._future.exception()
+            if status == "cancelled":
+                raise JobCancelledError(f"job {self.key} was cancelled")
+            # "lost", where the worker went away just now: the result is here none the less.
             report = await self._client.scheduler.runc_async_result(key=self.key)
-        if report is None:
-            raise JobCancelledError(f"job {self.key} was cancelled")
-        return msgspec.msgpack.decode(report, type=Result)
+            if report is not None:
+                return msgspec.msgpack.decode(report, type=Result)
+            if status == "finished" and self._future.status == "finished":
+                raise JobCancelledError(f"job {self.key} was forgotten by the scheduler")
 
     async def cancel(self) -> None:
         """Cancel it. Its worker then kills its container and removes it."""

@@ -19,7 +19,7 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from ..._bundle import Bundle
 from ..._client import Runc
-from ..._container import _feed
+from ..._container import _feed, _single
 from ..._executor import Executor, PathExecutor, SealedExecutor
 from ..._io import PipeIO
 from ..._monitor import Subreaper
@@ -158,12 +158,14 @@ class ContainerPlugin(WorkerPlugin):
         """See `WorkerPlugin`."""
         self._worker: Any = worker
         self._running: dict[str, _Running] = {}
-        self._idle = asyncio.Condition()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         try:
             await self._prepare(worker)
         except Exception as exc:
             self._ready.set_exception(exc)  # for jobs that come on what an earlier plugin has declared
+            self._ready.exception()  # if none comes, nobody has failed to look at it
             raise
         self._ready.set_result(None)
         await worker.set_resources(**self._free(worker))
@@ -200,10 +202,9 @@ class ContainerPlugin(WorkerPlugin):
         """See `WorkerPlugin`."""
         if not hasattr(self, "_stack"):
             return
-        async with self._idle:
-            for running in self._running.values():
-                running.scope.cancel()
-            await self._idle.wait_for(lambda: not self._running)
+        for running in self._running.values():
+            running.scope.cancel()
+        await self._idle.wait()
         await self._stack.aclose()
 
     def transition(self, key: Any, start: str, finish: str, **keywords: Any) -> None:
@@ -232,8 +233,9 @@ class ContainerPlugin(WorkerPlugin):
         await asyncio.shield(self._ready)
         with anyio.CancelScope() as scope:
             running = self._running[key] = _Running(job, scope)
+            self._idle.clear()
             try:
-                attempt = await self._worker.scheduler.runc_async_begin(key=key, worker=self._worker.contact_address)
+                attempt = await self._asked("begin", key=key, worker=self._worker.contact_address)
                 if attempt == "ended":
                     return
                 if attempt == "lost":
@@ -243,14 +245,21 @@ class ContainerPlugin(WorkerPlugin):
                 running.attempt = attempt
                 result = await self._contained(job, f"{key}-{attempt}", running)
                 report = msgspec.msgpack.encode(result)
-                if await self._worker.scheduler.runc_async_end(key=key, attempt=attempt, report=report):
+                if await self._asked("end", key=key, attempt=attempt, report=report):
                     return
             finally:
                 del self._running[key]
                 running.changed()
-                async with self._idle:
-                    self._idle.notify_all()
+                if not self._running:
+                    self._idle.set()
         raise Reschedule
+
+    async def _asked(self, question: str, **words: Any) -> Any:
+        """Ask the scheduler's plugin; where it cannot be reached, this is no place for the job."""
+        try:
+            return await getattr(self._worker.scheduler, f"runc_async_{question}")(**words)
+        except OSError as exc:
+            raise Reschedule from exc
 
     async def _contained(self, job: Job, id: str, running: _Running) -> Result:
         folder = self._state.bundles / id
@@ -285,17 +294,20 @@ class ContainerPlugin(WorkerPlugin):
         streams = {"stdout": io._output(1), "stderr": io._output(2)}
         exit: Exit | None = None
         timed_out = False
-        async with anyio.create_task_group() as group:
-            if job.input is not None:
-                group.start_soon(_feed, io, job.input)
-            for name, stream in streams.items():
-                group.start_soon(running.read, name, stream)
-            await container.start()
-            with anyio.move_on_after(job.timeout):
-                exit = await container.wait()
-            timed_out = exit is None
-            exit = exit or await container.stop("KILL")
-            group.cancel_scope.cancel()
+        try:
+            async with anyio.create_task_group() as group:
+                if job.input is not None:
+                    group.start_soon(_feed, io, job.input)
+                for name, stream in streams.items():
+                    group.start_soon(running.read, name, stream)
+                await container.start()
+                with anyio.move_on_after(job.timeout):
+                    exit = await container.wait()
+                timed_out = exit is None
+                exit = exit or await container.stop("KILL")
+                group.cancel_scope.cancel()
+        except BaseExceptionGroup as errors:
+            raise _single(errors) from None
         for name, stream in streams.items():
             running.drain(name, stream)
         assert exit is not None

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import glob
 import os
 import shutil
 import signal
@@ -110,7 +111,7 @@ class Machine:
 
     def containers(self) -> list[str]:
         """The ids of the containers on it, whoever began them."""
-        return [path.name for path in self.folder.glob("state/*/containers/*")]
+        return [os.path.basename(path) for path in glob.glob(f"{self.folder}/state/*/containers/*")]
 
     def kill(self) -> None:
         """SIGKILL its worker."""

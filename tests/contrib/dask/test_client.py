@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 from typing import TYPE_CHECKING
 
 import anyio
@@ -133,17 +134,17 @@ class TestFollow:
 
 
 class TestCancel:
-    async def running(self, folder: Path) -> list[Path]:
+    async def running(self, folder: Path) -> list[str]:
         """Wait until a container is there."""
         with anyio.fail_after(10):
-            while not (found := list(folder.glob("workers/*/containers/*"))):
+            while not (found := glob.glob(f"{folder}/workers/*/containers/*")):
                 await anyio.sleep(0.01)
         return found
 
     async def gone(self, folder: Path) -> None:
         """Wait until none is there."""
         with anyio.fail_after(10):
-            while list(folder.glob("workers/*/containers/*")) or list(folder.glob("workers/*/bundles/*")):
+            while glob.glob(f"{folder}/workers/*/containers/*") or glob.glob(f"{folder}/workers/*/bundles/*"):
                 await anyio.sleep(0.01)
 
     async def test_kills_the_container(self, containers: Containers, job: Callable[..., Job], tmp_path: Path) -> None:

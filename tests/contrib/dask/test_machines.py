@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import anyio
@@ -14,12 +15,11 @@ from distributed import Client
 
 from runc_async.contrib.dask import ContainerPlugin, Containers, Job, Result
 
-from ..._leaks import CGROUPS, SESSION, session_cgroups
+from ..._leaks import SESSION, session_cgroups
 from ._machines import machines, require_ip
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
-    from pathlib import Path
 
     from ._machines import Machine
 
@@ -49,7 +49,12 @@ async def connected(hosts: list[Machine]) -> AsyncIterator[Client]:
 
 def processes(id: str) -> list[str]:
     """What lives of a container."""
-    return [line for file in CGROUPS.glob(f"**/{id}/cgroup.procs") for line in file.read_text().split()]
+    found = []
+    for folder in session_cgroups():
+        if os.path.basename(folder) == id:
+            with suppress(FileNotFoundError):
+                found += Path(folder, "cgroup.procs").read_text().split()
+    return found
 
 
 async def there(hosts: list[Machine], *, long: str) -> None:

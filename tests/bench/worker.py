@@ -162,7 +162,7 @@ class Ours:
         """A client that knows every exit status at once: whose monitor reaps, as a supervisor's does."""
         if self._watched is None:
             monitor = await self._stack.enter_async_context(Subreaper())
-            settings = {"root": self._place["root"], "cleanup_timeout": 60}
+            settings = {"root": self._place["root"], "cleanup_timeout": 300}
             self._watched = Runc(self._place["runtime"], monitor=monitor, **settings)
             await self._stack.enter_async_context(self._group)
         return self._watched

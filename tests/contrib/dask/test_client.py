@@ -11,7 +11,7 @@ import pytest
 from runc_async import CommandError
 from runc_async.contrib.dask import Containers, Job, JobCancelledError, Output, Result
 
-from ...conftest import memory_cgroup
+from ..._cgroups import has_controller
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -26,14 +26,14 @@ async def test_a_result_has_all_that_is_known(
     containers: Containers, job: Callable[..., Job], cluster: LocalCluster
 ) -> None:
     script = "i=0; while [ $i -lt 2000 ]; do i=$((i + 1)); done; read word; echo got $word; echo oops >&2; exit 3"
-    result = await containers.run(job(script, {"memory": "64M"} if memory_cgroup() else {}, input=b"it\n"))
+    result = await containers.run(job(script, {"memory": "64M"} if has_controller("memory") else {}, input=b"it\n"))
     assert (result.status, result.timed_out, result.attempt) == (3, False, 1)
     assert (result.stdout, result.stderr) == (b"got it\n", b"oops\n")
     assert result.worker in cluster.scheduler.workers
     assert result.started < result.ended
     assert result.cpu is not None
     assert 0 < result.cpu < 10
-    if memory_cgroup():
+    if has_controller("memory"):
         assert result.memory is not None
         assert 0 < result.memory < 1 << 30
 

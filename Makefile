@@ -30,12 +30,12 @@ test: setup lint docs ## the whole suite, on the oldest and the newest Python fo
 	@rm -f .cache/results/machine-*
 	@$(SETUP) page $(VENV) || true
 	@$(SETUP) browser
-	@for python in $$($(SETUP) pythons); do \
+	@failed=0; for python in $$($(SETUP) pythons); do \
 		venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
 		$(SETUP) environment $$venv $$python && \
 		echo "== the suite under $$($$python --version)" && \
-		$$venv/bin/python -m pytest $(PYTEST) --junit-xml=.cache/results/machine-$${venv#$(VENV)-}.xml || exit 1; \
-	done
+		$$venv/bin/python -m pytest $(PYTEST) --junit-xml=.cache/results/machine-$${venv#$(VENV)-}.xml || failed=1; \
+	done; exit $$failed
 
 test-matrix: setup ## the whole suite in a Debian sid root, on runc and crun, cgroup v1 and v2 (root; ten minutes)
 	@$(PYTHON) tests/matrix/run.py $(LEGS)

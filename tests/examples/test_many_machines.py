@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from .._cgroups import needs_controllers
 from .test_examples import ENVIRONMENT, example, finished
 
 if TYPE_CHECKING:
@@ -22,6 +23,7 @@ PRIMES = "1229 primes below 10000; "
 def options(
     rootfs: Path, runtime_path: Path, tmp_path: Path, new_id: Callable[[], str], monkeypatch: pytest.MonkeyPatch
 ) -> list[object]:
+    needs_controllers("memory", "cpu", "pids")
     monkeypatch.setitem(ENVIRONMENT, "DASK_TEMPORARY_DIRECTORY", str(tmp_path))
     return [rootfs, "-n", 10, "--runtime", runtime_path, "--state", tmp_path / "workers", "--name", new_id()]
 

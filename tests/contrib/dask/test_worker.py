@@ -14,6 +14,8 @@ from runc_async import ExecutorError
 from runc_async.contrib.dask import ContainerPlugin, Containers, Result
 from runc_async.contrib.dask._job import PLUGIN
 
+from ..._cgroups import needs_controllers
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -59,6 +61,7 @@ async def test_resources_place_jobs(
     client: Client, runtime_path: Path, tmp_path: Path, job: Callable[..., Job]
 ) -> None:
     """Each of the two workers has two threads, and half a CPU to give."""
+    needs_controllers("cpu")
     containers = Containers(client)
     await containers.prepare(ContainerPlugin(runtime_path, state=tmp_path / "workers", cpus=0.5, memory=1 << 30))
     jobs = [job("sleep 0.2", {"cpus": 0.3}) for _ in range(6)]

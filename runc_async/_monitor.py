@@ -153,7 +153,8 @@ class Subreaper(PidfdMonitor):
     open at once, also in event loops of other threads; the last one to close gives the role back.
 
     The kernel gives this process every orphan below it, also what a program left behind that was started by other
-    means. Those are not reaped here, since nothing tells them from a child that somebody waits for.
+    means. Of these, such as are in a session that is neither ours nor their own are reaped; nothing tells the others
+    from a child that somebody waits for.
     """
 
     _lock: ClassVar = threading.Lock()
@@ -258,13 +259,14 @@ class Subreaper(PidfdMonitor):
     def _is_ours(self, pid: int, namespaces: set[int]) -> bool:
         """Whether a child of this process is an orphan of a container, and not one that somebody started here.
 
-        By its session: runc and crun make each container's init, and each further process, the leader of one. By its
-        pid namespace. By the name that only a runtime's own children have on their way into a container.
+        By its session: a child that was started here is in ours, or leads one. By its pid namespace. By the name that
+        only a runtime's own children have on their way into a container.
         """
         try:
-            return os.getsid(pid) in self._leaders or _pid_namespace(pid) in namespaces or _is_on_its_way(pid)
+            inherited = os.getsid(pid) not in (os.getsid(0), pid)
         except ProcessLookupError:
             return False
+        return inherited or pid in self._leaders or _pid_namespace(pid) in namespaces or _is_on_its_way(pid)
 
     def _watch_orphan(self, pid: int, pidfd: int) -> None:
         def end(own: int) -> None:

@@ -36,6 +36,7 @@ from ._teardown import (
     pid_in,
     remove,
     sweep_cgroups,
+    unmount_cgyard,
     unmount_remnants,
 )
 from ._values import written
@@ -331,6 +332,9 @@ class Road:
         await self.sweep(start, log)
         if status and not _exists(process, log):
             await self._unmount(start)
+        if start.command == "restore" and status != 0:
+            folder = start.options.get("work_path") or start.options.get("image_path") or "checkpoint"
+            unmount_cgyard(self.host.seen(os.fsdecode(cast("StrPath", folder))), start.begun)
         if start.command == "exec":
             pid_file = start.options.get("pid_file")
             if status == 0 and start.detached and pid_file is not None:

@@ -27,6 +27,7 @@ __all__ = [
     "pid_in",
     "remove",
     "sweep_cgroups",
+    "unmount_cgyard",
     "unmount_remnants",
 ]
 
@@ -148,26 +149,43 @@ async def unmount_remnants(id: str) -> bool:
     :returns: whether there was anything.
     :raises OSError: it cannot be unmounted; then nothing may be deleted.
     """
-    found = _mounted_in_state(id)
+    remnant = re.compile(rb".*/" + re.escape(os.fsencode(id)) + rb"/(criu-root|runc\.\w{6})$")
+    found = _mounted(remnant)
     if not found:
         return False
     await anyio.sleep(IN_PASSING)
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    for point in found & _mounted_in_state(id):
-        if libc.umount2(point, MNT_DETACH):
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fsdecode(point))
+    for point in found & _mounted(remnant):
+        _unmount(point)
         if not point.endswith(b"/criu-root"):
             os.unlink(point)
     return True
 
 
-def _mounted_in_state(id: str) -> set[bytes]:
-    remnant = re.compile(rb"/" + re.escape(os.fsencode(id)) + rb"/(criu-root|runc\.\w{6})$")
+def unmount_cgyard(work_path: str, begun: int) -> None:
+    """Take away what a killed CRIU has mounted in its work path: the cgroups, to restore a container's.
+
+    :param begun: when the call began, in nanoseconds since the epoch; what is older is another's.
+    :raises OSError: it cannot be unmounted.
+    """
+    for point in _mounted(re.compile(re.escape(os.fsencode(work_path)) + rb"/\.criu\.cgyard\.\w{6}$")):
+        if os.stat(point).st_ctime_ns >= begun:
+            _unmount(point)  # and all that is mounted in it
+            os.rmdir(point)
+
+
+def _mounted(pattern: re.Pattern[bytes]) -> set[bytes]:
+    """The mount points that match."""
     with open("/proc/self/mountinfo", "rb") as file:
         points = [line.split()[4].decode("unicode_escape").encode("latin-1") for line in file]
-    return {point for point in points if remnant.search(point)}
+    return {point for point in points if pattern.match(point)}
+
+
+def _unmount(point: bytes) -> None:
+    import ctypes
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(point, MNT_DETACH):
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fsdecode(point))
 
 
 async def sweep_cgroups(log: bytes, id: str, timeout: float) -> None:

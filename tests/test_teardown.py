@@ -18,6 +18,7 @@ from runc_async._teardown import (
     leads_pid_namespace,
     remove,
     sweep_cgroups,
+    unmount_cgyard,
     unmount_remnants,
 )
 
@@ -194,6 +195,23 @@ class TestUnmountRemnants:
             group.start_soon(passes)
             await unmount_remnants(container_id)
         assert point.exists()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_unmount_cgyard(tmp_path: Path, older: bool) -> None:
+    if os.getuid() != 0:
+        pytest.skip("needs root to mount: run the suite as root")
+    begun = time.time_ns()
+    time.sleep(0.02)  # the kernel's clock for files is coarse
+    yard = tmp_path / ".criu.cgyard.AbC123"
+    for folder in (yard, yard / "cpu"):
+        folder.mkdir()
+        subprocess.run(["mount", "-t", "tmpfs", "none", folder], check=True)
+    (tmp_path / ".criu.cgyard.other").mkdir()
+    unmount_cgyard(str(tmp_path), time.time_ns() + 10**9 if older else begun)
+    assert yard.exists() == older
+    if older:
+        subprocess.run(["umount", "--recursive", yard], check=True)
 
 
 def test_kill_by_file(tmp_path: Path) -> None:

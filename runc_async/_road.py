@@ -273,7 +273,7 @@ class Road:
         if start.command != "exec":
             if outcome.status < 0 or (start.detached and _has_crashed(outcome)):  # half-way
                 await shielded(clear_remnants, self, start.id, start.begun)
-            elif _has_crashed(outcome):  # or it is the container's status
+            elif _has_crashed(outcome) and "keep" not in start.options:  # or it is the container's status
                 await shielded(clear_failed, self, start.id, start.begun)
         if start.detached or outcome.status < 0 or _has_failed(outcome.log):
             if not outcome.log:

@@ -58,6 +58,17 @@ async def test_a_bundle_without_a_config_is_a_bundle_error_that_names_it(
         await runc.run(container_id, tmp_path)
 
 
+async def test_what_is_to_be_kept_is_kept_whatever_its_status(
+    runc: Runc, make_bundle: Callable[..., Path], new_id: Callable[[], str]
+) -> None:
+    """With status 2 the runtime itself may have ended, too: Go gives it when it ends a program."""
+    for status in (0, 1, 2, 3):
+        id = new_id()
+        assert await runc.run(id, make_bundle("sh", "-c", f"exit {status}"), keep=True) == status
+        assert (await runc.state(id)).status == "stopped"
+        await runc.delete(id)
+
+
 async def test_a_clean_up_that_fails_is_logged_and_the_cancellation_goes_on(
     fake_runtime: Callable[[str], Path],
     make_bundle: Callable[..., Path],

@@ -38,7 +38,7 @@ test: setup lint docs ## the whole suite, on the oldest and the newest Python fo
 	done; exit $$failed
 
 test-matrix: setup ## the whole suite in a Debian sid root, on runc and crun, cgroup v1 and v2 (root; ten minutes)
-	@$(PYTHON) tests/matrix/run.py $(LEGS)
+	@PYTEST="$(PYTEST)" $(PYTHON) tests/matrix/run.py $(LEGS)
 
 soak: setup ## 10,000 short containers, 500 at once, 200 streams, 5,000 jobs on Dask, 1,000 cancelled calls of each kind: an hour
 	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STREAMS=200 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 \

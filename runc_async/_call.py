@@ -31,6 +31,8 @@ __all__ = ["Host", "Outcome", "Process", "captured"]
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.E2BIG})
 RETRY = 0.003
 """Seconds between two looks at the children of a runtime process that is being abandoned."""
+STOPS_WITHIN = 0.1
+"""Seconds that a runtime process gets to stop. One that does not is in the middle of a system call."""
 COPIES_FOR = 0.1
 """Seconds that ``exec`` gets to end when its process has gone."""
 
@@ -129,10 +131,28 @@ class Process:
         _trace.ended(_trace.Call(self.argv, self.pid, began, time.monotonic() - clock, status), self.host.trace)
 
     async def kill(self) -> None:
-        """Kill it and reap it. To be shielded by the caller."""
-        if self._child is not None and self.status is None:
+        """Kill it and reap it, and those of its children that have ended. To be shielded by the caller.
+
+        These may become ours to reap: a Go program that asks for its first pidfd starts one that ends at once.
+        """
+        if self._child is None or self.status is not None:
+            return
+        await self._stop()
+        with contextlib.ExitStack() as stack:
+            ended = _Taken(stack)
+            for pid in children(self.pid):
+                ended.add(pid)
             self._child.kill()
             await self.wait()
+            ended.reap()
+
+    async def _stop(self) -> None:
+        """Stop it, so that it starts no more children. Those that it was about to start, it has then."""
+        _kill(self.pid, signal.SIGSTOP)
+        for _ in range(round(STOPS_WITHIN / RETRY)):
+            if _has_stopped(self.pid):
+                return
+            await anyio.sleep(RETRY)
 
     async def finish(self) -> None:
         """Let it end by itself for a while, then kill it; reap it. To be shielded by the caller."""
@@ -149,7 +169,7 @@ class Process:
         """
         if self._child is None or self.status is not None:
             return
-        _kill(self.pid, signal.SIGSTOP)  # so that it starts no more of them
+        await self._stop()
         orphans: list[int] = []
         for pid in children(self.pid):
             with contextlib.suppress(ProcessLookupError):
@@ -199,7 +219,7 @@ class Process:
                     with anyio.move_on_after(RETRY):
                         await self.wait()
                     if command == "exec" and anyio.current_time() > alone_since + COPIES_FOR:
-                        await self.kill()
+                        await self._kill_alone()
                 return self.status
         orphans = children(self.pid)
         self._was_killed = True
@@ -207,6 +227,14 @@ class Process:
         for pid in orphans:
             taken.kill(pid)
         return None
+
+    async def _kill_alone(self) -> None:
+        """Kill it, unless it has children by now."""
+        await self._stop()
+        if children(self.pid):
+            _kill(self.pid, signal.SIGCONT)
+        else:
+            await self.kill()
 
     async def _take_children(self, taken: _Taken) -> None:
         """Kill its children, and those that they leave to it (``crun exec``). Else it might end without all of them."""
@@ -221,7 +249,7 @@ class Process:
 
 
 class _Taken:
-    """Children of a runtime process that were killed. When it has ended itself, they may be this process's to reap.
+    """Children of a runtime process. When it has ended itself, they may be this process's to reap.
 
     :param stack: closes their pidfds.
     """
@@ -233,13 +261,25 @@ class _Taken:
     def __contains__(self, pid: int) -> bool:
         return pid in self._processes
 
-    def kill(self, pid: int) -> None:
+    def add(self, pid: int) -> Pidfd | None:
+        """Know of one; None if it is gone."""
         try:
-            process = self._processes[pid] = self._stack.enter_context(Pidfd.open(pid))
-            with contextlib.suppress(PermissionError):  # newuidmap, which ends by itself
-                process.send_signal(signal.SIGKILL)
+            self._processes[pid] = self._stack.enter_context(Pidfd.open(pid))
         except ProcessLookupError:
             self._processes.setdefault(pid, None)
+        return self._processes[pid]
+
+    def kill(self, pid: int) -> None:
+        process = self.add(pid)
+        if process is not None:
+            with contextlib.suppress(ProcessLookupError, PermissionError):  # newuidmap, which ends by itself
+                process.send_signal(signal.SIGKILL)
+
+    def reap(self) -> None:
+        """Reap those that have ended and are ours by now."""
+        for process in self._processes.values():
+            if process is not None:
+                reap_ended(process.fileno())
 
     async def gone(self) -> None:
         """Wait for their ends; until then their cgroup is busy."""
@@ -312,6 +352,14 @@ def _take_away(pid: int, spared: str) -> None:
         name = file.read().strip()
     for victim in children(pid) if name == spared else [pid]:
         _kill(victim)
+
+
+def _has_stopped(pid: int) -> bool:
+    """Whether a child of ours has stopped, with all its threads, or ended."""
+    try:
+        return os.waitid(os.P_PID, pid, os.WSTOPPED | os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+    except ChildProcessError:
+        return True
 
 
 def _kill(pid: int, number: signal.Signals = signal.SIGKILL) -> None:

@@ -281,10 +281,15 @@ class Road:
             error = await self.error(outcome)
             if not isinstance(error, ContainerExistsError):
                 await shielded(self._unmount, start)
-            if start.command == "restore" and not isinstance(error, ContainerExistsError):
-                await shielded(clear_failed, self, start.id, start.begun)
+                if start.command == "restore" or (start.command != "exec" and self._has_left_state(start.id)):
+                    await shielded(clear_failed, self, start.id, start.begun)
             raise error
         await self._ask_why(start, outcome)
+
+    def _has_left_state(self, id: str) -> bool:
+        """Whether a call that failed may have left a state directory, as crun does where the disk is full."""
+        roots = [word.removeprefix("--root=") for word in self._globals if word.startswith("--root=")]
+        return not roots or os.path.lexists(os.path.join(self.host.seen(roots[-1]), id))
 
     async def _ask_why(self, start: _Start, outcome: Outcome) -> None:
         """Raise the reason of a failure that only went to stderr, which is the container's.

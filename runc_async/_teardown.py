@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 
 import anyio
 
-from ._errors import CommandError
+from ._errors import CommandError, ContainerNotRunningError
 from ._models import ContainerState, decode
 from ._pidfd import Pidfd, reap_ended
 
@@ -80,8 +80,9 @@ async def _state(road: Runtime, id: str) -> ContainerState:
 async def _kill_init(road: Runtime, state: ContainerState, init: Pidfd) -> None:
     with contextlib.suppress(ProcessLookupError):
         init.send_signal(signal.SIGKILL)
-    if state.status == "paused":  # a frozen process dies when it is thawed
-        await road.captured("resume", {}, [state.id])
+    if state.status == "paused":  # a frozen process dies when it is thawed; on cgroup v2 at once
+        with contextlib.suppress(ContainerNotRunningError):
+            await road.captured("resume", {}, [state.id])
     await init.wait()
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from runc_async import Executable, Executor, ExecutorError, PathExecutor, Runc
+from runc_async import Executable, Executor, ExecutorError, PathExecutor, Runc, Subreaper
 from runc_async._call import Host, Process, children
 from runc_async._leases import Leases
 
@@ -54,6 +54,18 @@ async def test_killed(process: Callable[..., Process]) -> None:
     await call.start()
     await call.kill()
     assert call.status == -signal.SIGKILL
+
+
+async def test_killed_while_it_has_a_child_that_has_ended(process: Callable[..., Process], tmp_path: Path) -> None:
+    call = process(f"true & : > {tmp_path}/started; exec sleep 60")
+    async with Subreaper():
+        await call.start()
+        while not (tmp_path / "started").exists():
+            await anyio.sleep(0.001)
+        (ended,) = children(call.pid)
+        await call.kill()
+        with pytest.raises(ProcessLookupError):
+            os.kill(ended, 0)
 
 
 @pytest.mark.parametrize(("script", "status"), [("sleep 0.05; exit 4", 4), ("exec sleep 60", -9)])

@@ -19,9 +19,13 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture
-def here(runtime_name: str, runtime_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
+def of_runc(runtime_name: str) -> None:
     if runtime_name != "runc":
         pytest.skip("the benchmark is of runc")
+
+
+@pytest.fixture
+def here(of_runc: None, runtime_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, str]]:
     monkeypatch.setenv("RUNC_ASYNC_RUNTIME", str(runtime_path))
     with place() as here:
         yield here
@@ -84,7 +88,7 @@ def test_a_place_below_the_binary_has_a_copy_of_it(here: dict[str, str]) -> None
     assert not Path(below["root"]).exists()
 
 
-def test_the_machine_is_named() -> None:
+def test_the_machine_is_named(of_runc: None) -> None:
     from .__main__ import machine
 
     assert re.search(

@@ -59,9 +59,13 @@ def blocks(page: Path) -> Iterator[Block]:
 
 def there(need: str | None, runtime: str) -> bool:
     """Whether what a block needs is there."""
-    if need == "criu":
+    if need == "runc_criu":
         criu = shutil.which("criu")
-        return criu is not None and subprocess.run([criu, "check"], capture_output=True).returncode == 0
+        return (
+            os.path.basename(runtime) == "runc"
+            and criu is not None
+            and subprocess.run([criu, "check"], capture_output=True).returncode == 0
+        )
     if need == "pidfd":
         said = subprocess.run([runtime, "create", "--help"], capture_output=True, text=True).stdout
         return "--pidfd-socket" in said

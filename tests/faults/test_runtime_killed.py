@@ -10,6 +10,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 
 from runc_async import CommandError, ContainerNotFoundError, Runc
@@ -47,7 +48,11 @@ async def killed_at(delay: float, call: Callable[[], Awaitable[object]]) -> Base
     async with anyio.create_task_group() as group:
         group.start_soon(run)
         await anyio.sleep(delay)
-        for pid in set(runtimes()) - before:
+        started: set[int] = set()
+        while not (failure or started):
+            await anyio.lowlevel.checkpoint()
+            started = set(runtimes()) - before
+        for pid in started:
             os.kill(pid, signal.SIGKILL)
         await anyio.sleep(20)
     return failure[0]
@@ -133,7 +138,7 @@ async def test_another_container_is_untouched(
     bundle = make_bundle("sleep", "60")
     async with runc.container(new_id(), bundle) as other:
         await other.start()
-        for delay in (0.02, 0.01, 0.005):  # a fast machine may have created it by then
+        for delay in (0.02, 0.01, 0.005, 0.002, 0.001, 0):  # a fast machine may have created it by then
             id = new_id()
             error = await killed_at(delay, functools.partial(runc.create, id, bundle))
             if error is not None:

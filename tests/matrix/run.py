@@ -7,6 +7,8 @@ python tests/matrix/run.py table    the table alone
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 import sys
 import threading
@@ -67,6 +69,7 @@ def run_leg(runtime: str, view: str) -> None:
     command = [
         SID, "run", view, "env", f"RUNC_ASYNC_RUNTIME={runtime}", "timeout", "--kill-after=10", str(LIMIT),
         PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml=.cache/results/{name}.xml",
+        *shlex.split(os.environ.get("PYTEST", "")),
     ]  # fmt: skip
     with log.open("wb") as output:
         status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode

@@ -27,6 +27,8 @@ __all__ = ["State", "clear_dead", "default_base"]
 
 logger = logging.getLogger("runc_async")
 
+CRUNS_OWN = {".cache", ".empty-directory"}
+"""What crun keeps in its root beside the containers: compiled filters, a mount point."""
 REMOVED_WITHIN = 10.0
 """Seconds after which a dead worker's container is left to the next one that starts."""
 
@@ -82,7 +84,8 @@ class State:
 
     def ids(self) -> set[str]:
         """The ids of the containers that were begun here, and not removed."""
-        return {name for folder in (self.bundles, self.containers) if folder.is_dir() for name in os.listdir(folder)}
+        folders = [folder for folder in (self.bundles, self.containers) if folder.is_dir()]
+        return {name for folder in folders for name in os.listdir(folder)} - CRUNS_OWN
 
     def close(self) -> None:
         """Remove it, unless there are containers, and give up the lock: then the next worker clears it."""

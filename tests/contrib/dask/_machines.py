@@ -231,9 +231,9 @@ def enter(folder: Path, without: Path, command: list[str]) -> None:
     compose(Path("/"), root, without)
     here = os.getcwd()
     os.chdir(root)
-    subprocess.run(["pivot_root", ".", "."], check=True, env={"PATH": "/usr/sbin:/sbin:/usr/bin:/bin"})
-    if ctypes.CDLL(None).umount2(b".", MNT_DETACH) != 0:
-        raise OSError("the old root could not be unmounted")
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.pivot_root(b".", b".") != 0 or libc.umount2(b".", MNT_DETACH) != 0:
+        raise OSError(ctypes.get_errno(), f"{root} cannot become the root")
     os.chdir(here)
     if without.exists():
         raise FileExistsError(without)

@@ -23,6 +23,7 @@ def fork_below_a_subreaper() -> None:
     child = os.fork()
     if child == 0:
         libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: never outlive the parent
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it is ignored
         return
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda n, _frame: os.kill(child, n))

@@ -24,7 +24,19 @@ from .contenders import (
     Way,
     interleaved,
 )
-from .figures import Figure, Sample, Target, calls, cpu_per_call, medians, per_second, percentile, ratio
+from .figures import (
+    Figure,
+    Sample,
+    Target,
+    calls,
+    children_per_call,
+    cores_busy,
+    cpu_per_call,
+    medians,
+    per_second,
+    percentile,
+    ratio,
+)
 from .pages import Table
 
 if TYPE_CHECKING:
@@ -178,6 +190,11 @@ def at_once(field: Field, report: Report, size: Size) -> None:
     everybody = [*ours, *field.go(), *field.plain()]
     curve = Curve("state(), many at once", "calls at once", "calls per second", {})
     table = Table("Many at once", ("", *(f"`{op}()`, {n} at once: calls per second" for op, n in size.loads)))
+    spent = Table(
+        "Where the CPU time of a call goes, 16 at once",
+        ("", "the caller, ms", "the runtime, ms", "cores busy"),
+        said="CPU time for one call, and how many cores all of it together kept busy.",
+    )
     rows: dict[str, list[str]] = {way.name: [way.name] for way in everybody}
     for op, number in size.loads:
         found = interleaved(
@@ -190,11 +207,21 @@ def at_once(field: Field, report: Report, size: Size) -> None:
             rows[name].append(Figure.of(per_second(samples)).text(digits=0))
             if op == "state" and not name.endswith("sealed"):
                 curve.lines.setdefault(name, {})[number] = Figure.of(per_second(samples))
+        if number == 16:
+            spent.rows += [
+                (
+                    f"`{op}()`: {name}",
+                    Figure.of(cpu_per_call(samples)).text(1000),
+                    Figure.of(children_per_call(samples)).text(1000),
+                    Figure.of(cores_busy(samples)).text(),
+                )
+                for name, samples in found.items()
+            ]
         report.bars[f"{op}(), {number} at once: calls per second"] = {
             name: Figure.of(per_second(samples)) for name, samples in found.items()
         }
     table.rows += rows.values()
-    report.tables.append(table)
+    report.tables += [table, spent]
     report.curves.append(curve)
 
 
@@ -370,10 +397,16 @@ def imports(field: Field, report: Report, size: Size) -> None:
 def by_calls(title: str, found: Mapping[str, list[Sample]], against: Mapping[str, float], said: str = "") -> Table:
     """A table of how long calls took."""
     rows = [
-        (name, calls(samples).text(1000, 1), f"{against[name]:.2f}" if against else "-")
+        (
+            name,
+            calls(samples).text(1000, 1),
+            f"{against[name]:.2f}" if against else "-",
+            Figure.of(cpu_per_call(samples)).text(1000),
+            Figure.of(children_per_call(samples)).text(1000),
+        )
         for name, samples in found.items()
     ]
-    return Table(title, ("", "ms", "x go-runc"), rows, said)
+    return Table(title, ("", "ms", "x go-runc", "CPU time of the caller, ms", "of the runtime, ms"), rows, said)
 
 
 def scaled(figure: Figure) -> Figure:

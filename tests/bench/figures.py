@@ -41,6 +41,8 @@ class Sample(NamedTuple):
     """Seconds of CPU time of the contender's own process, without its children's."""
     late: list[float] = []  # noqa: RUF012
     """By how much each beat of the event loop came late, where that was asked for."""
+    children: float = 0
+    """Seconds of CPU time of the runtime processes."""
 
 
 def calls(samples: Iterable[Sample]) -> Figure:
@@ -56,6 +58,16 @@ def medians(samples: Iterable[Sample]) -> list[float]:
 def cpu_per_call(samples: Iterable[Sample]) -> list[float]:
     """Seconds of CPU time of one call, in each round."""
     return [sample.cpu / len(sample.seconds) for sample in samples]
+
+
+def children_per_call(samples: Iterable[Sample]) -> list[float]:
+    """Seconds of CPU time of the runtime for one call, in each round."""
+    return [sample.children / len(sample.seconds) for sample in samples]
+
+
+def cores_busy(samples: Iterable[Sample]) -> list[float]:
+    """How many cores the contender and its runtime processes kept busy, in each round."""
+    return [(sample.cpu + sample.children) / sample.elapsed for sample in samples]
 
 
 def per_second(samples: Iterable[Sample]) -> list[float]:

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 import pytest
 
-from .figures import Figure, Sample, Target, calls, cpu_per_call, medians, per_second, percentile, ratio
+from .figures import (
+    Figure,
+    Sample,
+    Target,
+    calls,
+    children_per_call,
+    cores_busy,
+    cpu_per_call,
+    medians,
+    per_second,
+    percentile,
+    ratio,
+)
 
 
 def test_a_figure_is_the_median_and_the_middle_half() -> None:
@@ -20,6 +32,8 @@ def test_rounds_are_compared_with_each_other() -> None:
     assert calls(ours).median == 7
     assert cpu_per_call(ours) == [1, 2]
     assert per_second(theirs) == [0.5, 0.05]
+    with_children = [Sample([1, 1], 4, 2, children=6)]
+    assert (children_per_call(with_children), cores_busy(with_children)) == ([3], [2])
     assert ratio(medians(ours), medians(theirs)) == (0.5, 0.5, 0.5)
     with pytest.raises(ValueError, match="zip"):
         ratio([1, 2], [1])

@@ -244,6 +244,7 @@ async def measured(call: Callable[[int], Awaitable[object]], times: int, at_once
             await anyio.sleep(BEAT)
             late.append(time.perf_counter() - due)
 
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
     cpu, began = time.process_time(), time.perf_counter()
     if at_once == 1 and not beats:
         await work()
@@ -256,7 +257,9 @@ async def measured(call: Callable[[int], Awaitable[object]], times: int, at_once
                     workers.start_soon(work)
             everything.cancel_scope.cancel()
     elapsed, cpu = time.perf_counter() - began, time.process_time() - cpu
-    return {"seconds": seconds, "elapsed": elapsed, "cpu": cpu, "late": late}
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    children = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    return {"seconds": seconds, "elapsed": elapsed, "cpu": cpu, "late": late, "children": children}
 
 
 async def answered(contender: Any, asked: dict[str, Any]) -> Any:

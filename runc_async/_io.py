@@ -211,10 +211,10 @@ class _FifoOpening:
     def _end(self, *, abandoned: bool) -> None:
         unwanted = (self._held, self._fd, self._other_end) if abandoned else (self._held,)
         self._held = -1
-        self.ended.set()
         for fd in unwanted:
             if fd >= 0:
                 os.close(fd)
+        self.ended.set()  # not before: whoever opens the other end now must not find this one
 
 
 class PipeIO(IO):

@@ -230,7 +230,8 @@ class Subreaper(PidfdMonitor):
 
     def _reap(self, pidfd: int) -> int | None:
         status = reap_ended(pidfd)
-        self._adopt()
+        if 0 in self._leaders.values():  # orphans in a pid namespace of its own are its init's, and end with that
+            self._adopt()
         return status
 
     def _leave(self, pid: int) -> bool:

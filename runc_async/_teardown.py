@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import signal
@@ -15,7 +16,7 @@ from ._models import ContainerState, decode
 from ._pidfd import Pidfd, reap_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ._call import Outcome
 
@@ -33,6 +34,8 @@ __all__ = [
 
 CGROUPS = "/sys/fs/cgroup"
 MNT_DETACH = 2
+EMPTY_WITHIN = 5.0
+"""Seconds that the cgroups of a container that a runtime did not finish get to be empty."""
 IN_PASSING = 0.05
 """Seconds after which a mount that is there for microseconds is taken for a remnant."""
 
@@ -111,14 +114,12 @@ async def clear_remnants(road: Runtime, id: str, begun: int) -> None:
         if state.created_ns < begun:
             return
     await unmount_remnants(id)
-    folders = cgroups_of(id)
-    for folder in folders:
-        for pid in _processes(folder):
-            await _kill_and_wait(pid)
+    folders = {*cgroups_of(id)}
+    await _kill_all_in(folders)
     await remove(road, id)
+    await _remove_cgroups(folders, EMPTY_WITHIN, kill=True)  # runc init may have been about to start another process
     for folder in folders:
-        with contextlib.suppress(FileNotFoundError):
-            os.rmdir(folder)
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), folder)
 
 
 async def clear_failed(road: Runtime, id: str, begun: int) -> None:
@@ -201,7 +202,15 @@ async def sweep_cgroups(log: bytes, id: str, timeout: float) -> None:
     if b"emove" not in log:
         return
     named = {os.fsdecode(path.rstrip(b":")) for path in re.findall(rb"/sys/fs/cgroup/[^\s\\\"\]]+", log)}
-    left = {path for path in named if os.path.basename(path) == id}
+    await _remove_cgroups({path for path in named if os.path.basename(path) == id}, timeout)
+
+
+async def _remove_cgroups(left: set[str], timeout: float, *, kill: bool = False) -> None:
+    """Remove cgroups, and forget those that are gone.
+
+    :param timeout: seconds to go on trying, since a cgroup can stay busy for a moment after its last process.
+    :param kill: whether to kill what is still in them.
+    """
     with anyio.move_on_after(timeout):
         while left:
             for path in sorted(left, key=len, reverse=True):
@@ -213,6 +222,8 @@ async def sweep_cgroups(log: bytes, id: str, timeout: float) -> None:
                     continue
                 left.discard(path)
             if left:
+                if kill:
+                    await _kill_all_in(left)
                 await anyio.sleep(0.01)
 
 
@@ -227,6 +238,12 @@ def _processes(folder: str) -> list[int]:
             return [int(line) for line in file]
     except FileNotFoundError:
         return []
+
+
+async def _kill_all_in(folders: Iterable[str]) -> None:
+    for folder in folders:
+        for pid in _processes(folder):
+            await _kill_and_wait(pid)
 
 
 async def _kill_and_wait(pid: int) -> None:

@@ -58,6 +58,9 @@ T = TypeVar("T")
 
 logger = logging.getLogger("runc_async")
 
+TICK = 10_000_000
+"""Nanoseconds by which the time of a file may lag behind the clock, at most."""
+
 
 class Road:
     """How the calls of one `Runc` travel.
@@ -271,6 +274,7 @@ class Road:
     async def judge(self, start: _Start, outcome: Outcome) -> None:
         """Raise if a status that is not 0 is the runtime's own failure; return if it is the container's."""
         if start.command != "exec":
+            self._remove_empty_state(start)
             if outcome.status < 0 or (start.detached and _has_crashed(outcome)):  # half-way
                 await shielded(clear_remnants, self, start.id, start.begun)
             elif _has_crashed(outcome) and "keep" not in start.options:  # or it is the container's status
@@ -286,10 +290,22 @@ class Road:
             raise error
         await self._ask_why(start, outcome)
 
+    def _state_of(self, id: str) -> str | None:
+        """A container's state directory; None where only the runtime knows its root."""
+        roots = [word.removeprefix("--root=") for word in self._globals if word.startswith("--root=")]
+        return os.path.join(self.host.seen(roots[-1]), id) if roots else None
+
     def _has_left_state(self, id: str) -> bool:
         """Whether a call that failed may have left a state directory, as crun does where the disk is full."""
-        roots = [word.removeprefix("--root=") for word in self._globals if word.startswith("--root=")]
-        return not roots or os.path.lexists(os.path.join(self.host.seen(roots[-1]), id))
+        folder = self._state_of(id)
+        return folder is None or os.path.lexists(folder)
+
+    def _remove_empty_state(self, start: _Start) -> None:
+        """Remove what a runtime left that ended before it wrote anything. Where processes are short, it could not."""
+        folder = self._state_of(start.id)
+        with contextlib.suppress(OSError):
+            if folder is not None and os.lstat(folder).st_ctime_ns >= start.begun - TICK:
+                os.rmdir(folder)
 
     async def _ask_why(self, start: _Start, outcome: Outcome) -> None:
         """Raise the reason of a failure that only went to stderr, which is the container's.

@@ -274,7 +274,8 @@ class Road:
     async def judge(self, start: _Start, outcome: Outcome) -> None:
         """Raise if a status that is not 0 is the runtime's own failure; return if it is the container's."""
         if start.command != "exec":
-            self._remove_empty_state(start)
+            if outcome.status < 0 or _has_crashed(outcome):
+                self._remove_empty_state(start)
             if outcome.status < 0 or (start.detached and _has_crashed(outcome)):  # half-way
                 await shielded(clear_remnants, self, start.id, start.begun)
             elif _has_crashed(outcome) and "keep" not in start.options:  # or it is the container's status
@@ -285,6 +286,8 @@ class Road:
             error = await self.error(outcome)
             if not isinstance(error, ContainerExistsError):
                 await shielded(self._unmount, start)
+                if start.command != "exec":  # of an id that is taken it may be the other's, not filled yet
+                    self._remove_empty_state(start)
                 if start.command == "restore" or (start.command != "exec" and self._has_left_state(start.id)):
                     await shielded(clear_failed, self, start.id, start.begun)
             raise error

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ._call import Outcome
 
 __all__ = [
+    "CRUNS_OWN",
     "cgroups_of",
     "clear_failed",
     "clear_remnants",
@@ -33,6 +34,8 @@ __all__ = [
 ]
 
 CGROUPS = "/sys/fs/cgroup"
+CRUNS_OWN = {".cache", ".empty-directory"}
+"""What crun keeps in its root beside the containers: compiled filters, a mount point."""
 MNT_DETACH = 2
 EMPTY_WITHIN = 5.0
 """Seconds that the cgroups of a container that a runtime did not finish get to be empty."""
@@ -118,8 +121,8 @@ async def clear_remnants(road: Runtime, id: str, begun: int) -> None:
     await _kill_all_in(folders)
     await remove(road, id)
     await _remove_cgroups(folders, EMPTY_WITHIN, kill=True)  # runc init may have been about to start another process
-    for folder in folders:
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), folder)
+    if folders:
+        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), min(folders))
 
 
 async def clear_failed(road: Runtime, id: str, begun: int) -> None:

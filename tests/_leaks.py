@@ -11,12 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runc_async import _reserve
+from runc_async._teardown import CRUNS_OWN
 
 from ._reaper import descendants
 
 CGROUPS = Path("/sys/fs/cgroup")
-CRUNS_OWN = {".cache", ".empty-directory"}
-"""What crun keeps in its root for every container: compiled filters, a mount point."""
 SESSION = f"t{os.getpid()}"
 """Every container id of this run starts with this; so do its cgroups."""
 

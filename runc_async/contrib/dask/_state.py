@@ -16,7 +16,7 @@ import anyio
 
 from ..._errors import RuncError
 from ..._pidfd import Pidfd
-from ..._teardown import clear_remnants
+from ..._teardown import CRUNS_OWN, clear_remnants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator
@@ -27,8 +27,6 @@ __all__ = ["State", "clear_dead", "default_base"]
 
 logger = logging.getLogger("runc_async")
 
-CRUNS_OWN = {".cache", ".empty-directory"}
-"""What crun keeps in its root beside the containers: compiled filters, a mount point."""
 REMOVED_WITHIN = 10.0
 """Seconds after which a dead worker's container is left to the next one that starts."""
 

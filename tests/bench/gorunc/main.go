@@ -27,10 +27,10 @@ type request struct {
 }
 
 type answer struct {
-	Seconds []float64 `json:"seconds"`
-	Elapsed float64   `json:"elapsed"`
-	CPU     float64   `json:"cpu"`
-	Children float64  `json:"children"`
+	Seconds  []float64 `json:"seconds"`
+	Elapsed  float64   `json:"elapsed"`
+	CPU      float64   `json:"cpu"`
+	Children float64   `json:"children"`
 }
 
 var ctx = context.Background()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 PROJECT = Path(__file__).parent.parent
 sys.path.insert(0, str(PROJECT))
 
-from runc_async._commands import COMMANDS, GLOBAL  # noqa: E402
+from runc_async._cli.commands import COMMANDS, GLOBAL  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

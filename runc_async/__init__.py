@@ -25,6 +25,7 @@ from ._errors import (
 )
 from ._executor import Executable, Executor, FdExecutor, PathExecutor, SealedExecutor
 from ._io import IO, FileIO, InheritIO, NullIO, PipeIO, Stdio
+from ._linux.pidfd import Pidfd
 from ._models import (
     CompletedProcess,
     ContainerState,
@@ -36,20 +37,19 @@ from ._models import (
     Version,
 )
 from ._monitor import Monitor, Subreaper
-from ._pidfd import Pidfd
+from ._process.trace import Call
 from ._sockets import ConsoleSocket, PidfdSocket
-from ._trace import Call
 
 if TYPE_CHECKING:
-    from ._bundle import Bundle, Image, busybox_rootfs, tar_rootfs, temporary_bundle, unpack_image
-    from ._default_spec import default_spec
-    from ._spec import Hooks, Linux, LinuxResources, LinuxSeccomp, Mount, Process, Spec
+    from ._bundle.bundle import Bundle, Image, busybox_rootfs, tar_rootfs, temporary_bundle, unpack_image
+    from ._bundle.default_spec import default_spec
+    from ._bundle.spec import Hooks, Linux, LinuxResources, LinuxSeccomp, Mount, Process, Spec
 else:
     # Who makes no bundles needs neither these nor tarfile and what it brings.
     _LATER = {
-        "_bundle": ("Bundle", "Image", "busybox_rootfs", "tar_rootfs", "temporary_bundle", "unpack_image"),
-        "_default_spec": ("default_spec",),
-        "_spec": ("Hooks", "Linux", "LinuxResources", "LinuxSeccomp", "Mount", "Process", "Spec"),
+        "_bundle.bundle": ("Bundle", "Image", "busybox_rootfs", "tar_rootfs", "temporary_bundle", "unpack_image"),
+        "_bundle.default_spec": ("default_spec",),
+        "_bundle.spec": ("Hooks", "Linux", "LinuxResources", "LinuxSeccomp", "Mount", "Process", "Spec"),
     }
 
     def __getattr__(name):

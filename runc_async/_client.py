@@ -12,11 +12,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
-from . import _criu, _environment
-from ._call import Host
-from ._commands import command_line, global_options, path_argument, signal_argument
+from ._cli import criu_log
+from ._cli.commands import command_line, global_options, path_argument, signal_argument
+from ._cli.validation import named, written
 from ._errors import CommandError, DecodeError
 from ._executor import Executor, PathExecutor
+from ._lifecycle.runner import Road, decoded, process_object
+from ._linux.signals import signal_number
 from ._models import (
     ContainerState,
     Event,
@@ -28,9 +30,8 @@ from ._models import (
     parse_version,
 )
 from ._monitor import Monitor
-from ._road import Road, decoded, process_object
-from ._signals import signal_number
-from ._values import named, written
+from ._process import environment
+from ._process.process import Host
 
 if TYPE_CHECKING:
     import builtins
@@ -40,10 +41,7 @@ if TYPE_CHECKING:
 
     from anyio.abc import TaskStatus
 
-    from ._container import Container
-    from ._io import IO
-    from ._leases import Descriptor
-    from ._options import (
+    from ._cli.options import (
         CheckpointOptions,
         ExecOptions,
         RestoreOptions,
@@ -52,7 +50,10 @@ if TYPE_CHECKING:
         StrPath,
         UpdateOptions,
     )
-    from ._trace import Call
+    from ._container import Container
+    from ._io import IO
+    from ._process.child_fds import Descriptor
+    from ._process.trace import Call
 
     OCIProcess = Mapping[str, Any]
     OCIResources = Mapping[str, Any]
@@ -148,7 +149,7 @@ class Runc:
                 },
                 extra_args,
             ),
-            env=_environment.checked(env or {}),
+            env=environment.checked(env or {}),
             monitor=monitor,
         )
         self.monitor = monitor
@@ -173,7 +174,7 @@ class Runc:
         :raises TypeError: a value is no str.
         :raises ValueError: a name or value that cannot be in an environment.
         """
-        with _environment.extra(self._road, variables):
+        with environment.extra(self._road, variables):
             yield
 
     # -- what there is -----------------------------------------------------------------------------------
@@ -216,7 +217,7 @@ class Runc:
         :raises UnsupportedError: the runtime takes no options of ``ps`` (crun).
         :raises DecodeError: the cells cannot be told apart: one that has spaces is not in the last column.
         """
-        with _environment.extra(self._road, WIDE):
+        with environment.extra(self._road, WIDE):
             outcome = await self._road.captured("ps", {"format": "table"}, [id, *ps_options], extra_args)
         try:
             return parse_top(outcome.stdout.decode(errors="replace"))
@@ -544,7 +545,7 @@ class Runc:
             base = self._road.host.work_dir or os.curdir
             folders = [flags.get("work_path"), flags.get("image_path") or "checkpoint"]
             found = [os.path.join(base, os.fsdecode(folder)) for folder in folders if folder is not None]
-            explained = _criu.explained(error, log, found, begun)
+            explained = criu_log.explained(error, log, found, begun)
             if explained is error:
                 raise
             raise explained from None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import termios
 from typing import NamedTuple
 
-from ._streams import FdStream
+from ._eventloop.streams import FdStream
 
 __all__ = ["Console", "TerminalSize"]
 

@@ -12,29 +12,29 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 
 from ._errors import CommandError
-from ._inotify import Written
+from ._eventloop.shield import at_checkpoints_only, shielded
 from ._io import PipeIO
+from ._lifecycle.remnants import leads_pid_namespace, pid_in
+from ._lifecycle.runner import process_object
+from ._linux.fd_reserve import with_room
+from ._linux.inotify import Written
+from ._linux.pidfd import Pidfd
+from ._linux.tempdir import private_directory
 from ._models import CompletedProcess, Exit
 from ._monitor import PidfdMonitor, Watched
-from ._pidfd import Pidfd
-from ._private import private_directory
-from ._reserve import with_room
-from ._road import process_object
-from ._shield import at_checkpoints_only, shielded
-from ._teardown import leads_pid_namespace, pid_in
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
     from typing import Unpack
 
+    from ._cli.options import ExecOptions, StrPath
     from ._client import Runc
+    from ._eventloop.streams import FdReceiveStream
     from ._io import IO
-    from ._leases import Descriptor
+    from ._lifecycle.runner import Launched, Road
     from ._models import ContainerState, Stats
     from ._monitor import Monitor
-    from ._options import ExecOptions, StrPath
-    from ._road import Launched, Road
-    from ._streams import FdReceiveStream
+    from ._process.child_fds import Descriptor
 
 __all__ = ["Container", "ContainerProcess", "attached", "created"]
 

@@ -16,17 +16,17 @@ from typing import TYPE_CHECKING, Literal
 import anyio
 import msgspec
 
-from ._bundle import Bundle
+from ._bundle.bundle import Bundle
+from ._bundle.default_spec import default_spec
 from ._client import Runc
-from ._default_spec import default_spec
 from ._errors import CommandError, DecodeError, RuncError, UnsupportedError
 from ._executor import FdExecutor, PathExecutor, SealedExecutor
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from ._bundle.spec import Mount
     from ._executor import Executor
-    from ._spec import Mount
 
 __all__ = ["Line", "examine", "runnable"]
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 
-from ._leases import number_of
-from ._shield import shielded
-from ._streams import FdReceiveStream, FdSendStream
+from ._eventloop.shield import shielded
+from ._eventloop.streams import FdReceiveStream, FdSendStream
+from ._process.child_fds import number_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
-    from ._leases import Descriptor
-    from ._options import StrPath
+    from ._cli.options import StrPath
+    from ._process.child_fds import Descriptor
 
 __all__ = ["IO", "FileIO", "InheritIO", "NullIO", "PipeIO", "Stdio"]
 

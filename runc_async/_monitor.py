@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING, ClassVar
 
 import anyio
 
-from ._call import children
+from ._eventloop.readable import Watch
+from ._linux.pidfd import reap_ended
 from ._models import Exit
-from ._pidfd import reap_ended
-from ._watch import Watch
+from ._process.process import children
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
-    from ._pidfd import Pidfd
+    from ._linux.pidfd import Pidfd
 
 __all__ = ["Monitor", "PidfdMonitor", "Subreaper"]
 

@@ -15,9 +15,9 @@ import anyio
 
 from ._console import Console
 from ._errors import RuncError
-from ._pidfd import Pidfd
-from ._private import private_directory
-from ._shield import at_checkpoints_only
+from ._eventloop.shield import at_checkpoints_only
+from ._linux.pidfd import Pidfd
+from ._linux.tempdir import private_directory
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -10,8 +10,8 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from runc_async import _reserve
-from runc_async._teardown import CRUNS_OWN
+from runc_async._lifecycle.remnants import CRUNS_OWN
+from runc_async._linux import fd_reserve
 
 from ._reaper import descendants
 
@@ -42,7 +42,7 @@ def open_descriptors() -> dict[int, str]:
     """This process's descriptors and what they are."""
     found = {}
     for name in os.listdir("/proc/self/fd"):
-        if int(name) in _reserve.held:  # for ever, and elsewhere after every use
+        if int(name) in fd_reserve.held:  # for ever, and elsewhere after every use
             continue
         try:
             found[int(name)] = os.readlink(f"/proc/self/fd/{name}")

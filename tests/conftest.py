@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from runc_async import FdExecutor, Runc, SealedExecutor, _default_spec, _reserve
+from runc_async import FdExecutor, Runc, SealedExecutor
+from runc_async._bundle import default_spec as default_spec_module
+from runc_async._linux import fd_reserve
 
 from ._cgroups import has_controller
 from ._leaks import SESSION, Census, assert_nothing_left, remove_folders_in_place_of_cgroups
@@ -58,7 +60,7 @@ def warm_event_loops() -> None:
     import uvloop
 
     uvloop.new_event_loop().close()
-    _reserve.fill()
+    fd_reserve.fill()
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -249,7 +251,7 @@ def make_bundle(tmp_path: Path, rootfs: Path) -> Callable[..., Path]:
 def no_default_limit_where_there_can_be_none(monkeypatch: pytest.MonkeyPatch) -> None:
     """`default_spec` limits processes by itself; a container with a limit is refused where no controller is."""
     if not has_controller("pids"):
-        monkeypatch.setattr(_default_spec, "DEFAULT_PIDS", None)
+        monkeypatch.setattr(default_spec_module, "DEFAULT_PIDS", None)
 
 
 @pytest.fixture

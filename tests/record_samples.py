@@ -15,8 +15,8 @@ from pathlib import Path
 
 from runc_async._models import parse_version
 
+from .cli.test_commands import documented_commands, documented_flags
 from .conftest import minimal_spec
-from .test_commands import documented_commands, documented_flags
 
 DATA = Path(__file__).parent / "data" / "runtimes"
 PLACE = Path("/tmp/sample")

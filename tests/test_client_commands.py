@@ -26,16 +26,16 @@ from runc_async import (
     Runc,
     UnsupportedError,
 )
-from runc_async._call import children
-from runc_async._commands import COMMANDS
-from runc_async._options import UpdateOptions
+from runc_async._cli.commands import COMMANDS
+from runc_async._cli.options import UpdateOptions
+from runc_async._process.process import children
 
 from ._cgroups import VERSION_2, cgroup_file, has_controller
 from ._leaks import CGROUPS
 from ._ordinary import USER, run_as_ordinary_user
-from .test_commands import sample, tables
-from .test_environment import told
-from .test_options import LEFT_TO_EXTRA_ARGS
+from .cli.test_commands import sample, tables
+from .cli.test_options import LEFT_TO_EXTRA_ARGS
+from .process.test_environment import told
 
 if TYPE_CHECKING:
     from collections.abc import Callable

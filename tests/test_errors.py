@@ -34,7 +34,7 @@ from runc_async import (
     RuncError,
     UnsupportedError,
 )
-from runc_async._failures import failure, parse_log
+from runc_async._cli.messages import failure, parse_log
 
 from ._leaks import CGROUPS
 from .conftest import EVENT_LOOPS

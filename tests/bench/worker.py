@@ -24,8 +24,8 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from runc_async import Container, FdExecutor, PathExecutor, Runc, SealedExecutor, Subreaper
-from runc_async._backends import _asyncio
-from runc_async._backends._posix_spawn import OWN_ENVIRONMENT
+from runc_async._spawn import _asyncio
+from runc_async._spawn.posix_spawn import OWN_ENVIRONMENT
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -15,7 +15,7 @@ import anyio
 import pytest
 
 from runc_async import ConsoleSocket, PipeIO, Runc, default_spec, temporary_bundle
-from runc_async._default_spec import MASKED, READONLY
+from runc_async._bundle.default_spec import MASKED, READONLY
 
 from .._cgroups import VERSION_2, cgroup_file, needs_controllers
 from .._ordinary import USER, run_as_ordinary_user

@@ -20,7 +20,7 @@ import anyio
 import pytest
 
 from runc_async import PipeIO, Runc, Subreaper
-from runc_async._shield import shielded
+from runc_async._eventloop.shield import shielded
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine

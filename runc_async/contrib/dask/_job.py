@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
+from ..._bundle.spec import Spec  # noqa: TC001 (read by documentation tools)
+from ..._cli.options import StrPath  # noqa: TC001 (read by documentation tools)
 from ..._errors import RuncError
-from ..._options import StrPath  # noqa: TC001 (read by documentation tools)
-from ..._spec import Spec  # noqa: TC001 (read by documentation tools)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import anyio
 
 from ..._errors import RuncError
-from ..._pidfd import Pidfd
-from ..._teardown import CRUNS_OWN, clear_remnants
+from ..._lifecycle.remnants import CRUNS_OWN, clear_remnants
+from ..._linux.pidfd import Pidfd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator

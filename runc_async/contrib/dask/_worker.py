@@ -17,7 +17,7 @@ import msgspec
 from distributed import Reschedule, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from ..._bundle import Bundle
+from ..._bundle.bundle import Bundle
 from ..._client import Runc
 from ..._container import _feed, _single
 from ..._executor import Executor, PathExecutor, SealedExecutor
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
     from distributed import Worker
 
+    from ..._cli.options import StrPath
     from ..._container import Container
+    from ..._eventloop.streams import FdReceiveStream
     from ..._models import Exit
-    from ..._options import StrPath
-    from ..._streams import FdReceiveStream
     from ._job import Job
 
 __all__ = ["ContainerPlugin", "run_job"]

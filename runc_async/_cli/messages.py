@@ -1,0 +1,249 @@
+"""What the runtime says when it fails → the class of the error, in one table.
+
+The sentences are those of runc 1.1 to 1.5 and crun 1.8 to 1.28. What the table does not know, and what no
+class fits better, is a plain `CommandError`: a program that is not found in the container, permission denied,
+a cgroup that is gone, a value that the runtime refuses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from .._errors import (
+    BundleError,
+    CommandError,
+    ContainerExistsError,
+    ContainerNotFoundError,
+    ContainerNotRunningError,
+    ContainerRunningError,
+    InvalidContainerIdError,
+    LogEntry,
+    UnsupportedError,
+)
+from .commands import COMMANDS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = ["failure", "parse_log"]
+
+# -- the table ---------------------------------------------------------------------------------------------
+
+
+class Row(NamedTuple):
+    """One sentence of the runtimes.
+
+    :ivar sentence: a regular expression for the beginning of the message, after ``runc create failed:`` and
+        the like.
+    :ivar error: the class that it means.
+    :ivar commands: the commands that it means this for; empty is every one.
+    """
+
+    sentence: str
+    error: type[CommandError]
+    commands: frozenset[str] = frozenset()
+
+
+_STARTS = frozenset({"create", "run", "restore"})
+_BUNDLES = _STARTS | {"spec"}
+
+TABLE: tuple[Row, ...] = (
+    Row(r"container does not exist$", ContainerNotFoundError),
+    Row(r"container `[^`]*` does not exist\b", ContainerNotFoundError),
+    Row(r"error opening file `.*/status`: No such file", ContainerNotFoundError),  # crun to 1.20
+    Row(r"cannot open directory [`'].*[`']: No such file", ContainerNotFoundError, frozenset({"delete"})),
+    Row(r"container with given ID already exists$", ContainerExistsError),
+    Row(r"container with id exists: ", ContainerExistsError),  # runc 1.0
+    Row(r"container `[^`]*` already exists$", ContainerExistsError),
+    Row(r"invalid (container )?id format", InvalidContainerIdError),
+    Row(r"container id cannot be empty", InvalidContainerIdError),
+    Row(r"invalid character `.*` in the container ID ", InvalidContainerIdError),
+    Row(r"invalid container ID ", InvalidContainerIdError),
+    Row(r"cannot create state directory for `([^`]*/|[^`]{256,}`)", InvalidContainerIdError),  # crun 1.8
+    # Too long for a directory's name.
+    Row(r"(l?stat|mkdir) \S*/[^/ ]{256,}: file name too long", InvalidContainerIdError),
+    Row(r"[a-z ]+ `[^`]*/[^`/]{256,}(/status)?`: file name too long", InvalidContainerIdError),
+    # Not running: neither created nor running nor, where it matters, paused.
+    Row(r"container (with id \S+ is )?not running$", ContainerNotRunningError),
+    Row(r"(the )?container `[^`]*` is not running\b", ContainerNotRunningError),
+    Row(r"cannot (start a container that has|exec in a) stopped", ContainerNotRunningError),
+    Row(r"container cannot be checkpointed in (created|stopped) state", ContainerNotRunningError),
+    Row(r"(cannot exec in a paused container|container paused$)", ContainerNotRunningError),
+    Row(r"the container `[^`]*` is paused$", ContainerNotRunningError),
+    Row(r"kill container: No such process|container process not found", ContainerNotRunningError),
+    Row(r"process not running|open pidfd: No such process", ContainerNotRunningError),
+    # Running, or already started.
+    Row(r"cannot start (an already running container|a container in the \S+ state)", ContainerRunningError),
+    Row(r"cannot open `.*/exec\.fifo`: No such file", ContainerRunningError, frozenset({"start"})),
+    Row(r"cannot delete container \S+ that is not stopped", ContainerRunningError),
+    Row(r"container (init )?still running$", ContainerRunningError),
+    Row(r"the container `[^`]*` is not in `created` or `stopped` state", ContainerRunningError),
+    # The bundle, its config.json, its root file system.
+    Row(r"chdir .*: (no such file|not a directory)", BundleError, _BUNDLES),
+    Row(r"JSON specification file .* not found", BundleError),
+    Row(r"(error loading|load) [`']?config\.json", BundleError),
+    Row(r"((unexpected )?EOF$|invalid character |json: |config cannot be null)", BundleError, _STARTS),
+    Row(r"((process|Cwd) property|args) must not be empty|Cwd must be an absolute", BundleError, _STARTS),
+    Row(r"root must be specified|invalid config file|unknown version specified", BundleError, _STARTS),
+    Row(r"malformed spec file|namespace .* does not exist", BundleError, _STARTS),
+    Row(r"(invalid|duplicate) namespace type", BundleError, _STARTS),
+    Row(r"rootless containers? requires? ", BundleError, _STARTS),
+    Row(r"invalid (rootfs|mount) ?", BundleError, _STARTS),
+    Row(r"make `.*` private: No such file", BundleError, _STARTS),  # crun 1.8: no root file system
+    Row(r"(readlink ``|open `[^/`][^`]*`): No such file", BundleError, _STARTS),  # crun 1.28: the same
+)  # fmt: skip
+
+_ROWS = tuple((re.compile(row.sentence, re.IGNORECASE), row) for row in TABLE)
+_LEAD = re.compile(r"(runc \w+ failed: |exec failed: )")
+_CRASH = re.compile(r"^(runtime: failed|runtime/cgo: |fatal error: |panic: ).*", re.MULTILINE)
+_UNKNOWN_FLAG = re.compile(
+    r"(?:Incorrect Usage[:.] )?flag provided but not defined: -(?P<go>\S+)"
+    r"|.*: unrecognized option '(?P<long>[^'=]+)"
+    r"|.*: invalid option -- '(?P<short>.)'"
+)
+_UNKNOWN_COMMAND = re.compile(r"No help topic for '(?P<runc>.*)'|unknown command (?P<crun>\S+)$")
+_NO_PS_OPTIONS = re.compile(r".*`ps` requires a maximum of 1 arguments")
+
+# -- logs --------------------------------------------------------------------------------------------------
+
+_DECODER = json.JSONDecoder()
+_FIELD = re.compile(r'(\w+)=("(?:[^"\\]|\\.)*"|\S*)')
+
+
+def parse_log(data: bytes) -> tuple[LogEntry, ...]:
+    """Read what the runtime wrote to its log or to its standard error.
+
+    :param data: JSON objects (``--log-format json``; crun 1.28 spreads one over several lines), lines of
+        logrus text (``time=… level=… msg=…``), plain lines, or a mixture.
+    :returns: the entries in order. A line that is none of these, or a broken one, is an entry of its own
+        without a level, together with indented lines that follow it; nothing is dropped but empty lines, and
+        nothing raises.
+    """
+    text = data.decode(errors="replace")
+    entries: list[LogEntry] = []
+    at = 0
+    while at < len(text):
+        if text[at] == "{":
+            try:
+                value, end = cast("tuple[dict[str, object], int]", _DECODER.raw_decode(text, at))
+            except (ValueError, RecursionError):
+                pass
+            else:
+                entries.append(_entry(value, text[at:end]))
+                at = end
+                continue
+        end = text.find("\n", at)
+        end = len(text) if end < 0 else end
+        line = text[at:end].rstrip()
+        at = end + 1
+        if line[:1].isspace() and entries and not entries[-1].level:  # crun points into broken JSON like this
+            entries[-1] = LogEntry(message=f"{entries[-1].message}\n{line}")
+        elif line:
+            entries.append(_line(line.lstrip()))
+    return tuple(entries)
+
+
+def _line(line: str) -> LogEntry:
+    if line.startswith(("time=", "level=")):
+        return _entry({key: _unquote(value) for key, value in _FIELD.findall(line)}, line)
+    return LogEntry(message=line)
+
+
+def _entry(fields: Mapping[str, object], raw: str) -> LogEntry:
+    level, message, error, time = (
+        value if isinstance(value := fields.get(key), str) else "" for key in ("level", "msg", "error", "time")
+    )
+    message = ": ".join(filter(None, (message.strip(), error.strip())))  # runc's warnings have their cause aside
+    return LogEntry(level=level, message=message or raw, time=time)
+
+
+def _unquote(value: str) -> str:
+    if not value.startswith('"'):
+        return value
+    try:
+        return str(json.loads(value))
+    except ValueError:  # Go's own escapes, such as \x1b
+        return value[1:-1]
+
+
+# -- errors ------------------------------------------------------------------------------------------------
+
+
+def failure(
+    argv: Sequence[str],
+    status: int,
+    *,
+    log: Sequence[LogEntry],
+    stderr: bytes = b"",
+    stdout: bytes = b"",
+    version: str | None = None,
+) -> CommandError:
+    """Make the error that fits a failed call.
+
+    :param argv: the command line, the runtime's name first.
+    :param status: its exit status, ``-N`` for signal N.
+    :param log: the entries of its log.
+    :param stderr: what it wrote to standard error, as far as that is not the container's.
+    :param stdout: likewise standard output, where runc 1.1 prints usage errors as well.
+    :param version: the runtime's version, such as ``1.1.5``, for the sentence of an `UnsupportedError`. It
+        may be left out, and the error made anew with it where it turns out to be one.
+    :returns: an error of the class that the table says. Its message is the last error in the log, else the
+        last word on standard error, else a sentence that says there was none.
+    """
+    message = (
+        _decisive(log) or _crash(stderr) or _decisive(parse_log(stderr)) or _usage_error(stdout) or _silence(status)
+    )
+    command = next((word for word in argv[1:] if word in COMMANDS), "")
+    if unsupported := _unsupported(argv, command, message, version):
+        return UnsupportedError(argv, status, unsupported, log)
+    lead = _LEAD.match(message)
+    core = message[lead.end() :] if lead else message
+    for pattern, row in _ROWS:
+        if (not row.commands or command in row.commands) and pattern.match(core):
+            return row.error(argv, status, message, log)
+    return CommandError(argv, status, message, log)
+
+
+def _decisive(entries: Sequence[LogEntry]) -> str:
+    """The last error; entries without a level count where there is none with one."""
+    for levels in (("error", "fatal", "panic"), ("",)):
+        for entry in reversed(entries):
+            if entry.level in levels and entry.message and not entry.message.startswith("Try `"):
+                return entry.message
+    return ""
+
+
+def _crash(stderr: bytes) -> str:
+    """What Go says before the stacks of a program that it ends."""
+    found = _CRASH.search(stderr.decode(errors="replace"))
+    return found[0] if found else ""
+
+
+def _usage_error(stdout: bytes) -> str:
+    first, _, _ = stdout.decode(errors="replace").partition("\n")
+    return first if first.startswith("Incorrect Usage") else ""
+
+
+def _silence(status: int) -> str:
+    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
+    return f"the runtime {how} and said nothing"
+
+
+def _unsupported(argv: Sequence[str], command: str, message: str, version: str | None) -> str:
+    """The sentence for a flag or command that the runtime does not know, or an empty string."""
+    runtime = os.path.basename(argv[0]) if argv else "the runtime"
+    if version:
+        runtime = f"{runtime} {version}"
+    if unknown := _UNKNOWN_COMMAND.match(message):
+        return f"{runtime} has no command {unknown['runc'] or unknown['crun']}"
+    if _NO_PS_OPTIONS.match(message):
+        return f"{runtime} ps takes no options of ps"
+    if not (unknown := _UNKNOWN_FLAG.match(message)):
+        return ""
+    name = unknown["go"] or unknown["short"]
+    # Go's flags name every flag with one dash, getopt's message gives a long one with its two.
+    flag = unknown["long"] or f"{'-' if len(name) == 1 else '--'}{name}"
+    return f"{runtime} {command} has no flag {flag}" if command else f"{runtime} has no flag {flag}"

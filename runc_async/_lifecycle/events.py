@@ -1,0 +1,185 @@
+"""The events of a container, as the runtime prints them: one JSON object per line."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING
+
+import anyio
+import msgspec
+
+from .._errors import CommandError, DecodeError
+from .._eventloop.readable import Watch
+from .._eventloop.shield import in_trio, shielded
+from .._eventloop.streams import FdReceiveStream
+from .._models import Event, decode
+from .._process import capture
+from .._process.process import Outcome, Process
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from typing import Self
+
+    from .._linux.pidfd import Pidfd
+    from .._process.child_fds import Leases
+
+__all__ = ["event_stream"]
+
+LINE_LIMIT = 1 << 20
+"""The most bytes that one event can have."""
+
+LAST_WORDS = 0.25
+"""Seconds after the container's end in which the runtime may still report, say, that it ran out of memory."""
+
+
+@contextlib.asynccontextmanager
+async def event_stream(
+    process: Process,
+    leases: Leases,
+    log: int,
+    error: Callable[[Outcome], Awaitable[CommandError]],
+    init: Pidfd | None,
+) -> AsyncGenerator[AsyncIterator[Event]]:
+    """Start ``events`` and give its events; on leaving, kill and reap it.
+
+    :param error: makes the exception for a failure.
+    :param init: the container's; its end is the end of the events, since runc goes on until the cgroup is gone.
+    """
+    ours, theirs = os.pipe()
+    stdout = leases.adopt(theirs)
+    async with FdReceiveStream(ours) as stream:
+        null = leases.adopt(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+        stderr = leases.adopt(capture.memory_file("stderr", limit=capture.STDERR_LIMIT))
+        leases.stdio(null, stdout, stderr)
+        try:
+            await process.start()
+            leases.close(log, stderr)
+            with _Deadline(init) as deadline:
+                events = _Events(process, stream, stderr, log, error, deadline)
+                try:
+                    yield events
+                finally:
+                    events.close()
+        finally:
+            await shielded(process.kill)
+
+
+def _clock() -> Callable[[], float]:
+    """The event loop's clock. Not anyio's: callbacks of a loop that anyio did not start cannot ask that one."""
+    if in_trio():
+        import trio
+
+        return trio.current_time
+    import asyncio
+
+    return asyncio.get_running_loop().time
+
+
+class _Deadline:
+    """The time after which nothing more is waited for: known as soon as the container has ended."""
+
+    def __init__(self, init: Pidfd | None) -> None:
+        self._time = math.inf
+        self._now = _clock()
+        self._scope: anyio.CancelScope | None = None
+        self._watch = None if init is None else Watch(init.fileno(), lambda _: self._begin())
+
+    def _begin(self) -> None:
+        self._time = self._now() + LAST_WORDS
+        if self._scope is not None:
+            self._scope.deadline = self._time
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._watch is not None:
+            self._watch.close()
+
+    async def receive(self, stream: FdReceiveStream) -> bytes | None:
+        """What comes next; None when the time is up."""
+        with anyio.CancelScope(deadline=self._time) as self._scope:
+            return await stream.receive()
+        return None
+
+
+class _Events(AsyncIterator[Event]):
+    """The iterator. No generator, since one that is cancelled has ended; of this one the next step goes on."""
+
+    def __init__(
+        self,
+        process: Process,
+        stream: FdReceiveStream,
+        stderr: int,
+        log: int,
+        error: Callable[[Outcome], Awaitable[CommandError]],
+        deadline: _Deadline,
+    ) -> None:
+        self._process = process
+        self._stream = stream
+        self._stderr = stderr
+        self._log = log
+        self._error = error
+        self._deadline = deadline
+        self._lines: deque[bytes] = deque()
+        self._rest = b""
+        self._stopped = False
+        """Whether the runtime was killed, since its container has ended."""
+        self._no_more = False
+        """Whether the runtime has closed its end."""
+        self._closed = False
+
+    def close(self) -> None:
+        """There are none after this."""
+        self._closed = True
+
+    async def __anext__(self) -> Event:
+        try:
+            while not self._closed:
+                while self._lines:
+                    line = self._lines.popleft()
+                    if line.strip():
+                        return _event(self._process, line)
+                if self._no_more:
+                    await self._check_status()
+                    self._closed = True
+                else:
+                    await self._read()
+        except (CommandError, DecodeError):
+            self._closed = True
+            raise
+        raise StopAsyncIteration
+
+    async def _read(self) -> None:
+        try:
+            received = await (self._stream.receive() if self._stopped else self._deadline.receive(self._stream))
+        except anyio.EndOfStream:
+            self._no_more = True
+            if not self._stopped:
+                self._lines.append(self._rest)
+            return
+        if received is None:
+            self._stopped = True
+            await shielded(self._process.kill)
+            return  # and read what is in the pipe
+        *lines, self._rest = (self._rest + received).split(b"\n")
+        self._lines.extend(lines)
+        if len(self._rest) > LINE_LIMIT:
+            raise DecodeError(self._process.argv, self._rest, f"an event of more than {LINE_LIMIT} bytes")
+
+    async def _check_status(self) -> None:
+        status = await self._process.wait()
+        if status and not self._stopped:
+            said = capture.printed(self._stderr)
+            raise await self._error(Outcome(self._process.argv, status, stderr=said, log=capture.logged(self._log)))
+
+
+def _event(process: Process, line: bytes) -> Event:
+    try:
+        return decode(Event, line)
+    except (msgspec.DecodeError, ValueError) as exc:
+        raise DecodeError(process.argv, line, str(exc)) from exc

@@ -1,0 +1,86 @@
+"""Descriptors kept in reserve, so that what was started can be taken down when a process has none left.
+
+Processes cannot be kept in reserve. Where none can be started, clean-up waits until one can, as long as it may.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import anyio
+
+from .._errors import CommandError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Generator
+
+__all__ = ["fill", "given_up", "room_for", "with_room"]
+
+T = TypeVar("T")
+
+SIZE = 16
+"""What one call of the runtime needs at most, and what is read beside it."""
+AGAIN = 0.05
+"""Seconds until the next try, where somebody else has taken what was given up, or no process is free."""
+EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN})
+NO_PROCESS = re.compile("resource temporarily unavailable|failed to create new OS thread|pthread_create", re.IGNORECASE)
+"""How a runtime says that it could start no thread or process of its own."""
+
+held: list[int] = []
+
+
+def fill() -> None:
+    """Have the reserve; once for the whole process, and for all its event loops.
+
+    :raises OSError: there are not enough descriptors; then nothing should be started.
+    """
+    while len(held) < SIZE:
+        held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+
+def room_for(count: int) -> None:
+    """Find out before a call that would not clean up after itself whether so many descriptors are free.
+
+    :raises OSError: they are not.
+    """
+    with contextlib.ExitStack() as stack:
+        for _ in range(count):
+            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+
+
+async def with_room(call: Callable[..., Awaitable[T]], /, *args: Any) -> T:
+    """Await a call that cleans up, with the reserve given up for it if there is no descriptor left otherwise.
+
+    The call may be begun several times, also where no process could be started. Whoever waits for it limits how long.
+    """
+    while True:
+        for room in (contextlib.nullcontext, given_up):
+            with room():
+                try:
+                    return await call(*args)
+                except (OSError, CommandError) as exc:
+                    if not _may_pass(exc):
+                        raise
+        await anyio.sleep(AGAIN)
+
+
+def _may_pass(exc: OSError | CommandError) -> bool:
+    """Whether a call failed for a descriptor or a process that may be there a moment later."""
+    return bool(NO_PROCESS.search(exc.message)) if isinstance(exc, CommandError) else exc.errno in EXHAUSTED
+
+
+@contextlib.contextmanager
+def given_up() -> Generator[None]:
+    """Let go the reserve for what is done inside, which must be clean-up."""
+    while held:
+        with contextlib.suppress(IndexError):  # another thread was faster
+            os.close(held.pop())
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):
+            fill()

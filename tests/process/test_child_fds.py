@@ -1,0 +1,183 @@
+"""The descriptors of a call: private duplicates, and the child sees exactly the map that was asked for."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import subprocess
+import sys
+import textwrap
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from runc_async._process.child_fds import Leases
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIMIT = 40
+
+
+class TestLeases:
+    def test_a_closed_original_and_a_reused_number_change_nothing(self) -> None:
+        reader, writer = os.pipe()
+        os.write(writer, b"mine")
+        with Leases([reader]) as leases:
+            os.close(reader)
+            reused = os.open(os.devnull, os.O_RDONLY)
+            assert reused == reader
+            (source,) = leases_targets(leases)
+            assert os.read(source, 10) == b"mine"
+            os.close(reused)
+        os.close(writer)
+
+    def test_everything_lies_above_the_preserved_numbers(self) -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        with Leases([null] * 30) as leases:
+            adopted = leases.keep(leases.adopt(os.dup(null)))
+            last = leases.executable(os.dup(null))
+            assert all(source >= 33 for source in leases_targets(leases))
+            assert 33 <= adopted < last
+        os.close(null)
+
+    def test_the_executable_is_last_whatever_else_is_kept(self) -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        with Leases() as leases:
+            leases.stdio(*(leases.lease(null) for _ in range(3)))
+            executable = os.dup(null)
+            kept = [leases.keep(leases.lease(null)) for _ in range(3)]
+            last = leases.executable(executable)
+            assert last > max(kept)
+            assert leases.child_map().kept == (*kept, last)
+        os.close(null)
+
+    @pytest.mark.parametrize(
+        ("entry", "error"), [(-1, OSError), (9999, OSError), ("3", TypeError), (True, TypeError), (None, TypeError)]
+    )
+    def test_what_is_no_open_descriptor_is_named(self, entry: object, error: type[Exception]) -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        with pytest.raises(error, match=r"preserve_fds\[1\]") as caught:
+            Leases([null, entry])  # type: ignore[list-item]
+        if isinstance(caught.value, OSError):
+            assert caught.value.errno == errno.EBADF
+        os.close(null)
+
+    @pytest.fixture
+    def few_descriptors(self) -> Iterator[int]:
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (LIMIT, hard))
+        yield LIMIT
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+    def test_exhaustion_is_emfile_at_every_step_and_leaves_nothing(self, few_descriptors: int) -> None:
+        null = os.open(os.devnull, os.O_RDWR)
+        with pytest.raises(OSError, match="Too many") as caught:
+            Leases([null] * few_descriptors)
+        assert caught.value.errno == errno.EMFILE
+        with Leases() as leases, pytest.raises(OSError, match="Too many"):
+            list(map(leases.lease, [null] * few_descriptors))
+        with Leases() as leases:
+            leases.keep(leases.adopt(os.dup2(null, few_descriptors - 1)))
+            with pytest.raises(OSError, match="Too many"):
+                leases.executable(os.dup(null))
+        os.close(null)
+
+
+def leases_targets(leases: Leases) -> tuple[int, ...]:
+    leases.stdio(0, 1, 2)
+    return leases.child_map().targets
+
+
+CHILD = """\
+import os
+found = {}
+for name in sorted(os.listdir("/proc/self/fd"), key=int):
+    try:
+        found[name] = os.pread(int(name), 20, 0).decode()
+    except OSError:
+        pass
+import json
+os.write(2, json.dumps(found).encode())
+"""
+
+# One process per example, which closes some of its own 0, 1, 2, puts marked files at the numbers asked for,
+# spawns a child with the map, and prints what the child found under each number.
+PARENT = """
+    import json, os, sys
+    sys.path.insert(0, os.getcwd())
+    import anyio
+    from runc_async import _spawn
+    from runc_async._process.child_fds import Leases
+
+    numbers, preserved, closed, cwd, backend, CHILD = json.loads(sys.argv[1])
+    out = os.dup(1)
+    os.set_inheritable(out, False)
+    top = os.dup2(out, 200, inheritable=False)
+    os.close(out)
+
+    def marked(text):
+        fd = os.memfd_create(text)
+        os.write(fd, text.encode())
+        return fd
+
+    for number in numbers:
+        fd = marked(f"m{number}")
+        if fd != number:
+            os.dup2(fd, number, inheritable=False)
+            os.close(fd)
+    for number in closed:
+        os.close(number)
+
+    async def main():
+        with Leases(preserved) as leases:
+            null = leases.adopt(os.open("/dev/null", os.O_RDWR))
+            kept = leases.keep(leases.adopt(marked("kept")))
+            leases.stdio(null, null, leases.lease(200))
+            exe = leases.executable(os.open(sys.executable, os.O_PATH))
+            assert exe > kept
+            request = _spawn.Request(
+                f"/proc/self/fd/{exe}", ["python", "-I", "-S", "-c", CHILD], dict(os.environ), leases.child_map(), cwd
+            )
+            child = await _spawn.start(request)
+            leases.close()
+            assert await child.wait() == 0
+
+    anyio.run(main, backend=backend)
+"""
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    sources=st.lists(st.integers(3, 20), max_size=9),
+    closed=st.sets(st.sampled_from([0, 1, 2])),
+    cwd=st.sampled_from([None, "/tmp"]),
+    backend=st.sampled_from(["asyncio", "trio"]),
+)
+def test_any_sources_onto_any_targets(
+    sources: list[int], closed: set[int], cwd: str | None, backend: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Overlaps, cycles, duplicates; sources below, inside and above the targets; a parent without 0, 1 or 2."""
+    numbers = sorted(set(sources))
+    ended = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            textwrap.dedent(PARENT),
+            json.dumps([numbers, sources, sorted(closed), cwd, backend, CHILD]),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    arrived = {number: text for number, text in found.items() if int(number) >= 3 and text}
+    wanted = {str(3 + index): f"m{source}" for index, source in enumerate(sources)}
+    assert {number: arrived[number] for number in wanted} == wanted
+    others = {text for number, text in arrived.items() if number not in wanted and not text.startswith("\x7fELF")}
+    assert others == {"kept"}

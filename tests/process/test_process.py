@@ -1,0 +1,155 @@
+"""One call: what is executed, how its failure to start is explained, and that a process is always reaped."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import anyio
+import pytest
+
+from runc_async import Executable, Executor, ExecutorError, PathExecutor, Runc, Subreaper
+from runc_async._process.child_fds import Leases
+from runc_async._process.process import Host, Process, children
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+    """Makes calls of a shell script."""
+    with Leases(()) as leases:
+        null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+        leases.stdio(null, null, null)
+
+        def make(script: str, *arguments: str, timeout: float = 0.3) -> Process:
+            path = tmp_path / "program"
+            path.write_text(f"#!/bin/sh\n{script}\n")
+            path.chmod(0o755)
+            return Process(Host(PathExecutor(path), cleanup_timeout=timeout), leases, arguments, dict(os.environ))
+
+        yield make
+
+
+async def test_its_command_line_and_status(process: Callable[..., Process]) -> None:
+    call = process("exit $1", "3")
+    assert call.pid == 0
+    await call.start()
+    assert call.pid > 0
+    assert call.argv == ("program", "3")
+    assert await call.wait() == 3
+    assert await call.wait() == 3
+    await call.kill()
+
+
+async def test_killed(process: Callable[..., Process]) -> None:
+    call = process("exec sleep 60")
+    await call.start()
+    await call.kill()
+    assert call.status == -signal.SIGKILL
+
+
+async def test_killed_while_it_has_a_child_that_has_ended(process: Callable[..., Process], tmp_path: Path) -> None:
+    call = process(f"true & : > {tmp_path}/started; exec sleep 60")
+    async with Subreaper():
+        await call.start()
+        while not (tmp_path / "started").exists():
+            await anyio.sleep(0.001)
+        (ended,) = children(call.pid)
+        await call.kill()
+        with pytest.raises(ProcessLookupError):
+            os.kill(ended, 0)
+
+
+@pytest.mark.parametrize(("script", "status"), [("sleep 0.05; exit 4", 4), ("exec sleep 60", -9)])
+async def test_finish_lets_it_end_by_itself_for_a_while(
+    process: Callable[..., Process], script: str, status: int
+) -> None:
+    call = process(script)
+    await call.start()
+    await call.finish()
+    assert call.status == status
+
+
+class TestAbandon:
+    async def test_takes_its_children_away_and_lets_it_clean_up(
+        self, process: Callable[..., Process], tmp_path: Path
+    ) -> None:
+        call = process(f"sleep 60; sleep 60; : > {tmp_path}/cleaned; exit 5", timeout=5)
+        await call.start()
+        while not children(call.pid):
+            await anyio.sleep(0.001)
+        assert await call.abandon("create") == 5
+        assert (tmp_path / "cleaned").exists()
+
+    async def test_kills_one_that_does_not_end(self, process: Callable[..., Process]) -> None:
+        call = process("exec sleep 60", timeout=0.1)
+        await call.start()
+        begun = time.monotonic()
+        assert await call.abandon("create") is None
+        assert time.monotonic() - begun < 2
+        assert await call.abandon("create") is None
+
+    async def test_exec_that_only_copies_streams_is_not_waited_for(self, process: Callable[..., Process]) -> None:
+        call = process("exec sleep 60", timeout=20)
+        await call.start()
+        with anyio.fail_after(5):
+            assert await call.abandon("exec") == -9
+
+    async def test_one_that_was_never_started(self, process: Callable[..., Process]) -> None:
+        assert await process("exit 0").abandon("create") is None
+
+
+def test_children_of_all_threads_and_of_nobody() -> None:
+    child = subprocess.Popen(["sleep", "60"])
+    try:
+        assert child.pid in children(os.getpid())
+    finally:
+        child.kill()
+        child.wait()
+    assert children(child.pid) == []
+    assert children(2**22 + 1) == []
+
+
+class TestWhatCannotBeExecuted:
+    async def test_a_script_whose_interpreter_is_missing(self, tmp_path: Path) -> None:
+        path = tmp_path / "runc"
+        path.write_text("#!/no/such/interpreter\n")
+        path.chmod(0o755)
+        with pytest.raises(ExecutorError, match=f"{path} cannot be executed: its interpreter is missing"):
+            await Runc(path).version()
+
+    async def test_a_working_directory_that_is_missing(self, tmp_path: Path, runtime_path: Path) -> None:
+        with pytest.raises(OSError, match="work_dir cannot be entered: No such file"):
+            await Runc(runtime_path, work_dir=tmp_path / "missing").version()
+
+    async def test_an_executor_that_gives_nothing(self) -> None:
+        class Nothing(Executor):
+            def executable(self) -> Executable:
+                return Executable(argv=("runc",))
+
+            def __repr__(self) -> str:
+                return "Nothing()"
+
+        with pytest.raises(ExecutorError, match=r"Nothing\(\) gave neither a path nor a descriptor"):
+            await Runc(Nothing()).version()
+
+    async def test_pdeathsig_without_its_launcher(
+        self, runtime_path: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setenv("PATH", str(tmp_path))
+        with pytest.raises(ExecutorError, match=r"setpriv .Debian package util-linux."):
+            await Runc(runtime_path, pdeathsig="KILL").version()
+
+
+def test_paths_are_seen_from_the_working_directory_of_the_runtime(runtime_path: Path) -> None:
+    host = Host(PathExecutor(runtime_path), work_dir="/work")
+    assert (host.seen("a"), host.seen("/a"), host.seen("../a")) == ("/work/a", "/a", "/a")
+    assert Host(PathExecutor(runtime_path)).seen("a") == str(Path.cwd() / "a")

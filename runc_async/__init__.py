@@ -41,14 +41,18 @@ from ._process.trace import Call
 from ._sockets import ConsoleSocket, PidfdSocket
 
 if TYPE_CHECKING:
-    from ._bundle.bundle import Bundle, Image, busybox_rootfs, tar_rootfs, temporary_bundle, unpack_image
+    from ._bundle.bundle import Bundle, temporary_bundle
     from ._bundle.default_spec import default_spec
+    from ._bundle.image import Image, unpack_image
+    from ._bundle.rootfs import busybox_rootfs, tar_rootfs
     from ._bundle.spec import Hooks, Linux, LinuxResources, LinuxSeccomp, Mount, Process, Spec
 else:
     # Who makes no bundles needs neither these nor tarfile and what it brings.
     _LATER = {
-        "_bundle.bundle": ("Bundle", "Image", "busybox_rootfs", "tar_rootfs", "temporary_bundle", "unpack_image"),
+        "_bundle.bundle": ("Bundle", "temporary_bundle"),
         "_bundle.default_spec": ("default_spec",),
+        "_bundle.image": ("Image", "unpack_image"),
+        "_bundle.rootfs": ("busybox_rootfs", "tar_rootfs"),
         "_bundle.spec": ("Hooks", "Linux", "LinuxResources", "LinuxSeccomp", "Mount", "Process", "Spec"),
     }
 

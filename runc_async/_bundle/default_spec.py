@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from .._cli.validation import INT64, MOST_ID, byte_size, named
 from .._process.environment import checked
+from .seccomp import SECCOMP
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .._cli.options import StrPath
-    from .spec import Capabilities, LinuxResources, LinuxSeccomp, Mount, Namespace, Spec, Syscall, User
+    from .spec import Capabilities, LinuxResources, Mount, Namespace, Spec, User
 
 __all__ = ["default_spec"]
 
@@ -57,35 +58,6 @@ MASKED = [
     "/sys/firmware",
 ]
 READONLY = ["/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"]
-
-CLONE_NEWUSER = 0x10000000
-ENOSYS = 38
-NEW_USER_NAMESPACE: Syscall = {
-    "names": ["clone", "unshare"],
-    "action": "SCMP_ACT_ERRNO",
-    "args": [
-        {"index": 0, "value": CLONE_NEWUSER, "valueTwo": CLONE_NEWUSER, "op": "SCMP_CMP_MASKED_EQ"},
-    ],
-}
-
-# Not a list of all that is allowed, which breaks programs with every new kernel; but of what needs no capability,
-# no untrusted program has a use for, and kernel bugs were found in again and again.
-SECCOMP: LinuxSeccomp = {
-    "defaultAction": "SCMP_ACT_ALLOW",
-    "syscalls": [
-        {
-            "names": [
-                "add_key", "bpf", "io_uring_enter", "io_uring_register", "io_uring_setup", "kcmp", "kexec_file_load",
-                "kexec_load", "keyctl", "name_to_handle_at", "open_by_handle_at", "perf_event_open",
-                "process_vm_writev", "request_key", "userfaultfd",
-            ],
-            "action": "SCMP_ACT_ERRNO",
-        },
-        NEW_USER_NAMESPACE,
-        # Its flags lie in memory, where no filter sees them; told that it is missing, libraries use clone.
-        {"names": ["clone3"], "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS},
-    ],
-}  # fmt: skip
 
 
 def default_spec(

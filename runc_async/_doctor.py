@@ -21,6 +21,7 @@ from ._bundle.default_spec import default_spec
 from ._client import Runc
 from ._errors import CommandError, DecodeError, RuncError, UnsupportedError
 from ._executor import FdExecutor, PathExecutor, SealedExecutor
+from ._linux.mounts import read_mountinfo
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -176,16 +177,10 @@ def _proc() -> Line:
     return Line("/proc", "good", "mounted")
 
 
-def _mounts() -> Iterator[tuple[str, str]]:
-    """Mount points and their file systems' types (proc_pid_mountinfo(5))."""
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo") as file:
-        for line in file:
-            before, _, after = line.partition(" - ")
-            yield before.split()[4], after.split()[0]
-
-
 def _cgroups() -> Iterator[Line]:
-    mounts = {place: kind for place, kind in _mounts() if kind in ("cgroup", "cgroup2")}
+    mounts: dict[str, str] = {}
+    with contextlib.suppress(OSError):
+        mounts = {mount.point: mount.kind for mount in read_mountinfo() if mount.kind in ("cgroup", "cgroup2")}
     kinds = set(mounts.values())
     if not kinds:
         advice = "mount -t cgroup2 none /sys/fs/cgroup; in a container, let it have the host's"

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING, ClassVar
 import anyio
 
 from ._eventloop.readable import Watch
+from ._linux import procfs
 from ._linux.pidfd import reap_ended
 from ._models import Exit
-from ._process.process import children
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,7 +34,7 @@ PR_GET_CHILD_SUBREAPER = 37
 PIDFD_GET_INFO = 0xC040FF0B
 PIDFD_INFO_EXIT = 1 << 3
 PIDFD_INFO_SIZE = 64
-ON_THEIR_WAY = (b"runc:[", b"crun:[", b"[libcrun:")
+ON_THEIR_WAY = ("runc:[", "crun:[", "[libcrun:")
 REAPED_WITHIN = 0.25
 """Seconds that an ended process's parent may take to reap it before its status counts as unknown."""
 
@@ -244,7 +244,7 @@ class Subreaper(PidfdMonitor):
     def _adopt(self) -> None:
         """Find the orphans of our containers among this process's children, and reap them as they end."""
         namespaces = {*self._leaders.values()} - {0}
-        for pid in children(os.getpid()):
+        for pid in procfs.children(os.getpid()):
             if pid in Subreaper._reapers or not self._is_ours(pid, namespaces):
                 continue
             try:
@@ -267,7 +267,9 @@ class Subreaper(PidfdMonitor):
             inherited = os.getsid(pid) not in (os.getsid(0), pid)
         except ProcessLookupError:
             return False
-        return inherited or pid in self._leaders or _pid_namespace(pid) in namespaces or _is_on_its_way(pid)
+        if inherited or pid in self._leaders or _pid_namespace(pid) in namespaces:
+            return True
+        return procfs.comm(pid).startswith(ON_THEIR_WAY)
 
     def _watch_orphan(self, pid: int, pidfd: int) -> None:
         def end(own: int) -> None:
@@ -298,18 +300,7 @@ async def status_when_reaped(pidfd: int) -> int | None:
     return code if code >= 0 else 128 - code
 
 
-def _pid_namespace(pid: int | str) -> int:
+def _pid_namespace(pid: int) -> int:
     """The number of a process's pid namespace; 0 if it is this process's own, or unknown."""
-    try:
-        number = os.stat(f"/proc/{pid}/ns/pid").st_ino
-        return 0 if number == os.stat("/proc/self/ns/pid").st_ino else number
-    except OSError:
-        return 0
-
-
-def _is_on_its_way(pid: int) -> bool:
-    try:
-        with open(f"/proc/{pid}/comm", "rb") as file:
-            return file.read().startswith(ON_THEIR_WAY)
-    except OSError:
-        return False
+    number = procfs.pid_namespace(pid)
+    return 0 if number is None or number == procfs.pid_namespace() else number

@@ -1,0 +1,116 @@
+"""What ``/proc`` says of a process, and the pid that a runtime writes to a file.
+
+Each function reads once. A pid names a process only as long as something keeps that process from being reaped: hold a
+pidfd, or be its parent, and look again afterwards.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import NamedTuple
+
+__all__ = [
+    "Stat",
+    "children",
+    "comm",
+    "leads_pid_namespace",
+    "parse_stat",
+    "pid_namespace",
+    "read_pid_file",
+    "stat",
+]
+
+
+class Stat(NamedTuple):
+    """The first fields of ``/proc/PID/stat`` (proc_pid_stat(5)).
+
+    :ivar state: one letter; ``Z`` and ``X`` have ended, ``T`` is stopped by a signal.
+    :ivar start_time: in clock ticks since the system started. A process with another number is another process.
+    """
+
+    pid: int
+    comm: str
+    state: str
+    parent: int
+    process_group: int
+    session: int
+    start_time: int
+
+
+def parse_stat(line: bytes) -> Stat:
+    """Parse a line of ``/proc/PID/stat``. The name of a program may contain blanks and parentheses."""
+    pid, _, rest = line.partition(b" (")
+    name, _, fields = rest.rpartition(b") ")
+    values = fields.split()
+    return Stat(
+        int(pid),
+        os.fsdecode(name),
+        values[0].decode(),
+        parent=int(values[1]),
+        process_group=int(values[2]),
+        session=int(values[3]),
+        start_time=int(values[19]),
+    )
+
+
+def stat(pid: int) -> Stat | None:
+    """Read ``/proc/PID/stat``; None if there is no such process."""
+    line = _read(pid, "stat")
+    return parse_stat(line) if line else None
+
+
+def children(pid: int) -> list[int]:
+    """The children that all threads of a process have; none if it has ended, or if the kernel keeps no such lists."""
+    found: list[int] = []
+    with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            found += map(int, _read(pid, f"task/{thread}/children").split())
+    return found
+
+
+def comm(pid: int) -> str:
+    """The name of its program (``/proc/PID/comm``), cut to 15 bytes; empty if there is no such process."""
+    return os.fsdecode(_read(pid, "comm").removesuffix(b"\n"))
+
+
+def leads_pid_namespace(pid: int) -> bool:
+    """Whether a process is the init of a pid namespace below this process's own."""
+    for line in _read(pid, "status").splitlines():
+        if line.startswith(b"NSpid:"):
+            numbers = line.split()[1:]
+            return len(numbers) > 1 and numbers[-1] == b"1"
+    return False
+
+
+def pid_namespace(pid: int | None = None) -> int | None:
+    """The inode of a process's pid namespace; None if the process is gone or another user's.
+
+    :param pid: None is this process.
+    """
+    try:
+        return os.stat(f"/proc/{pid or 'self'}/ns/pid").st_ino
+    except (FileNotFoundError, ProcessLookupError, PermissionError):
+        return None
+
+
+def read_pid_file(path: str | os.PathLike[str]) -> int | None:
+    """The pid in a file that a runtime writes; None as long as the file is not there, or not written to its end.
+
+    :raises ValueError: the file contains something else.
+    """
+    try:
+        with open(path, "rb") as file:
+            text = file.read()
+    except FileNotFoundError:
+        return None
+    return int(text) if text.strip() else None
+
+
+def _read(pid: int, name: str) -> bytes:
+    """Read a file of a process; empty if the process is gone."""
+    try:
+        with open(f"/proc/{pid}/{name}", "rb") as file:
+            return file.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return b""

@@ -1,8 +1,9 @@
 """Keyword → flag: one declarative table per runtime command, and the command line made from it.
 
 One rule names every keyword: it is the runtime's own flag, dashes as underscores. The tables hold every flag
-of runc 1.1 to 1.5 and of crun 1.8 to 1.28 (``runc(8)``, ``crun(1)`` and the pages of their commands); a flag
-that the runtime at hand lacks is refused by that runtime, not here. Pure: nothing is read, nothing is run.
+of runc 1.1 to 1.5 and of crun 1.8 to 1.28 (``runc(8)``, ``crun(1)`` and the pages of their commands); which version
+has which flag is in `quirks`. A flag that the runtime lacks is refused by the runtime, not here. Pure: nothing is read,
+nothing is run.
 
 A value is written ``--flag=value``, which none of the runtimes can take for another flag. Two exceptions:
 
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+from .quirks import SINCE
 from .validation import INT64, MOST_ID, UINT64, byte_size, named
 
 if TYPE_CHECKING:
@@ -249,13 +251,13 @@ def _several(name: str, convert: Callable[[object], str] = _text) -> Flag:
 
 _BUNDLE = _value("--bundle", path_argument)
 _CONSOLE_SOCKET = _value("--console-socket", path_argument)
-_PIDFD_SOCKET = _value("--pidfd-socket", path_argument)  # runc 1.2
+_PIDFD_SOCKET = _value("--pidfd-socket", path_argument)
 _PID_FILE = _value("--pid-file", path_argument)
 _DETACH = _switch("--detach")
 _NO_SUBREAPER = _switch("--no-subreaper")
 _NO_PIVOT = _switch("--no-pivot")
 _FORMAT = _value("--format", _one_of("table", "json"))
-_REGEX = _switch("--regex")  # crun
+_REGEX = _switch("--regex")
 
 _START = (
     _BUNDLE,
@@ -265,8 +267,8 @@ _START = (
     _NO_PIVOT,
     _switch("--no-new-keyring"),
     _value("--preserve-fds", _int(0)),
-    _NO_SUBREAPER,  # create: crun
-    _value("--config", path_argument),  # crun
+    _NO_SUBREAPER,
+    _value("--config", path_argument),
 )
 _CRIU = (
     _value("--image-path", path_argument),
@@ -279,7 +281,7 @@ _CRIU = (
     _value("--manage-cgroups-mode"),
     _several("--empty-ns"),
     _switch("--auto-dedup"),
-    Flag("--network-lock", _text, separate=True),  # crun
+    Flag("--network-lock", _text, separate=True),
 )
 # What is part of an OCI process object: ignored beside a whole one.
 _PROCESS = (
@@ -333,11 +335,11 @@ GLOBAL = _command(
     _switch("--debug"),
     _value("--log", path_argument),
     _value("--log-format", _one_of("text", "json")),
-    _value("--log-level", _one_of("error", "warning", "debug")),  # crun
+    _value("--log-level", _one_of("error", "warning", "debug")),
     _value("--root", path_argument),
-    _value("--criu", path_argument),  # runc; hidden and ignored since 1.2
+    _value("--criu", path_argument),  # hidden and ignored since runc 1.2
     _switch("--systemd-cgroup"),
-    _value("--cgroup-manager", _one_of("cgroupfs", "systemd", "disabled")),  # crun
+    _value("--cgroup-manager", _one_of("cgroupfs", "systemd", "disabled")),
     _value("--rootless", _true_false_auto),
     arguments=(0, 0),
     ignores={"debug": ["log_level"], "systemd_cgroup": ["cgroup_manager"]},
@@ -353,8 +355,8 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
                 *_CRIU,
                 _value("--parent-path", path_argument),
                 _switch("--leave-running"),
-                _switch("--tcp-skip-in-flight"),  # runc 1.2
-                _switch("--link-remap"),  # runc 1.2
+                _switch("--tcp-skip-in-flight"),
+                _switch("--link-remap"),
                 _value("--status-fd", _int(0)),
                 _value("--page-server"),
                 _switch("--pre-dump"),
@@ -390,7 +392,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
                 _DETACH,
                 _NO_SUBREAPER,
                 _NO_PIVOT,
-                _switch("--tcp-close"),  # crun
+                _switch("--tcp-close"),
                 _value("--lsm-profile"),
                 _value("--lsm-mount-context"),
             ),
@@ -413,13 +415,10 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
 """The runtime's commands, by name."""
 
 FLAGS_OF_OLD = frozenset(
-    {
-        *("--bundle", "--console-socket", "--pid-file", "--preserve-fds", "--detach", "--no-pivot"),
-        *("--process", "--cwd", "--env", "--tty", "--user", "--cap", "--no-new-privs", "--no-new-keyring"),
-        *("--apparmor", "--process-label"),
-    }
+    {flag.name for command in COMMANDS.values() for flag in command.flags.values()}
+    - {what.rpartition(" ")[2] for what in SINCE}
 )
-"""Flags of the commands that start something which every runtime since runc 1.1 and crun 1.8 has."""
+"""Flags that every version since runc 1.1 and crun 1.8 has, on whatever command."""
 
 
 # -- command lines -----------------------------------------------------------------------------------------

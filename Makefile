@@ -6,7 +6,7 @@ SETUP := ./.ci/setup
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sandbox test test-matrix soak bench bench-dask lint docs clean
+.PHONY: help setup demo sandbox test test-matrix soak bench bench-dask lint docs dist clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -61,6 +61,11 @@ lint: setup ## formatting, style, types
 docs: setup ## the documentation, in docs/_build
 	@$(PYTHON) -m sphinx -W --keep-going --quiet docs docs/_build
 	@echo "docs/_build/index.html"
+
+dist: setup ## the wheel and the sdist, built and checked, in dist
+	@rm -rf dist
+	@$(PYTHON) -m build --no-isolation --outdir dist . >/dev/null
+	@$(PYTHON) -m twine check --strict dist/*
 
 clean: ## remove what was made
 	rm -rf .venv* .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis docs/_build dist examples/sandbox/page/node_modules

@@ -8,13 +8,16 @@ import urllib.request
 
 sys.path.insert(0, os.path.abspath(".."))
 
+import runc_async
+
 project = "runc_async"
+version = release = runc_async.__version__
 author = "the runc_async authors"
 copyright = "the runc_async authors"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.intersphinx"]
 exclude_patterns = ["_build"]
 html_theme = "furo"
-html_title = "runc_async"
+html_title = f"runc_async {runc_async.__version__}"
 html_static_path: list[str] = []
 myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]

@@ -1,16 +1,17 @@
-"""``python -m runc_async``: the doctor."""
+"""The command line: ``runc-async``, or ``python -m runc_async``."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from importlib.metadata import PackageNotFoundError, version
 from typing import TYPE_CHECKING
 
 import anyio
 import msgspec
 
+from . import __version__
 from ._doctor import examine, runnable
 
 if TYPE_CHECKING:
@@ -34,11 +35,11 @@ installed (pip install 'runc-async[cli]'); without it the lines are plain.
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     commands = argparse.ArgumentParser(
-        prog="python -m runc_async",
-        description="Asyncio-native client for OCI runtimes (runc, crun). For programs; by hand it is a doctor.",
+        prog="python -m runc_async" if os.path.basename(sys.argv[0]) == "__main__.py" else "runc-async",
+        description="The command line of runc_async, a Python client for OCI runtimes (runc, crun).",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands.add_argument("--version", action="version", version=f"runc-async {_own_version()}")
+    commands.add_argument("--version", action="version", version=f"runc-async {__version__}")
     doctor = commands.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser(
         "doctor",
         help="find out whether containers can be run here, and if not, why",
@@ -87,13 +88,6 @@ def show(lines: Sequence[Line]) -> None:
     for line in lines:
         table.add_row(Text(line.state, STYLES[line.state]), line.name, Text(line.found), Text(line.advice))
     Console().print(table)
-
-
-def _own_version() -> str:
-    try:
-        return version("runc-async")
-    except PackageNotFoundError:  # it runs from a checkout
-        return "of a checkout"
 
 
 if __name__ == "__main__":

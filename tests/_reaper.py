@@ -1,28 +1,43 @@
-"""Runs the suite below a process that adopts orphans, so that nothing a test leaves behind can hide.
+"""Runs tests below a process that adopts orphans, so that nothing a test leaves behind can hide.
 
 Without it an orphan (``runc init``, a container's process) would be re-parented to the machine's init and
 be lost among everybody's processes. With it, every process that a test started is a descendant of `ROOT`.
+Each worker of pytest-xdist is started by this file as a program and has an adopting process of its own.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import os
+import shlex
 import signal
+import sys
+import time
+from typing import TYPE_CHECKING
 
-PR_SET_CHILD_SUBREAPER = 36
-ROOT = os.getpid()
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+PR_SET_PDEATHSIG, PR_SET_CHILD_SUBREAPER = 1, 36
+CGROUPS = "/sys/fs/cgroup"
+ROOT = os.getppid() if "PYTEST_XDIST_WORKER" in os.environ else os.getpid()
 """The pid of the adopting process."""
+SESSION = f"t{ROOT}x"
+"""Every container id of this process's tests starts with this; so do their cgroups."""
+
+
+def worker_command() -> str:
+    """What pytest-xdist is to start as the Python of a worker."""
+    return shlex.join([sys.executable, os.path.abspath(__file__)])
 
 
 def fork_below_a_subreaper() -> None:
-    """Go on in a child; the parent adopts and reaps orphans and ends as the child ends."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+    """Go on in a child. The parent adopts and reaps orphans, and ends as the child ends, after all else has ended."""
+    _prctl(PR_SET_CHILD_SUBREAPER, 1)
     child = os.fork()
     if child == 0:
-        libc.prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG: never outlive the parent
+        _prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background of a script it is ignored
         return
     for number in (signal.SIGINT, signal.SIGTERM):
@@ -31,7 +46,23 @@ def fork_below_a_subreaper() -> None:
         pid, status = os.wait()
         if pid == child:
             code = os.waitstatus_to_exitcode(status)
+            end_all()
             os._exit(code if code >= 0 else 128 - code)
+
+
+def end_all(but: Collection[int] = (), patience: float = 10.0) -> None:
+    """Kill and reap every other descendant, and remove the cgroups of `SESSION`: a test that failed has left them."""
+    deadline = time.monotonic() + patience
+    while (left := descendants().keys() - but) and time.monotonic() < deadline:
+        for pid in left:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+            with contextlib.suppress(ChildProcessError):  # another process's, which is killed or reaps it
+                os.waitpid(pid, os.WNOHANG)
+        time.sleep(0.01)
+    for folder in sorted(session_cgroups(), reverse=True):
+        with contextlib.suppress(OSError):  # it is of a process that stays
+            os.rmdir(folder)
 
 
 def descendants() -> dict[int, tuple[str, str]]:
@@ -57,3 +88,22 @@ def descendants() -> dict[int, tuple[str, str]]:
         if above == ROOT and pid not in (ROOT, os.getpid()):
             found[pid] = described[pid]
     return found
+
+
+def session_cgroups() -> set[str]:
+    """Every cgroup directory, in any hierarchy, that a container of `SESSION` has."""
+    found = set()
+    for folder, names, _ in os.walk(CGROUPS):
+        found.update(os.path.join(folder, name) for name in names if SESSION in name)
+    return found
+
+
+def _prctl(option: int, value: int) -> None:
+    if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
+        raise OSError(ctypes.get_errno(), f"prctl({option})")
+
+
+if __name__ == "__main__":
+    _prctl(PR_SET_PDEATHSIG, signal.SIGTERM)  # which it passes on to the worker
+    fork_below_a_subreaper()
+    os.execv(sys.executable, [sys.executable, *sys.argv[1:]])

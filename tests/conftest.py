@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from _pytest.junitxml import xml_key
 
 from runc_async import FdExecutor, Runc, SealedExecutor
 from runc_async._bundle import default_spec as default_spec_module
@@ -21,7 +22,7 @@ from runc_async._linux import fd_reserve
 
 from ._cgroups import has_controller
 from ._leaks import SESSION, Census, assert_nothing_left, remove_folders_in_place_of_cgroups
-from ._reaper import fork_below_a_subreaper
+from ._reaper import fork_below_a_subreaper, worker_command
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -31,19 +32,54 @@ EVENT_LOOPS = {
     "uvloop": ("asyncio", {"use_uvloop": True}),
     "trio": ("trio", {}),
 }
+RUNTIME = os.environ.get("RUNC_ASYNC_RUNTIME", "runc")
 CGROUP_KINDS = {"cgroup": "v1", "cgroup2": "v2"}
+
+NO_UNIT = {"runtime_path", "rootfs"}
+"""What asks for one of these fixtures needs a runtime, containers or root. ``-m unit`` is all else."""
+
+
+def is_worker(config: pytest.Config) -> bool:
+    """Whether this process is a worker of pytest-xdist, which runs tests for another process."""
+    return hasattr(config, "workerinput")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if not config.option.collectonly:
+    """The process that runs tests is below one that adopts orphans: this one, or each worker of pytest-xdist."""
+    if workers := config.getoption("tx", None):
+        config.option.tx = [f"{worker}//python={worker_command()}" for worker in workers]
+    elif not config.option.collectonly and not is_worker(config):
         sys.stdout.flush()
         sys.stderr.flush()
         fork_below_a_subreaper()
 
 
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Writes into ``--junit-xml`` which Python, runtime, cgroups and CRIU the suite ran with."""
+    junit = session.config.stash.get(xml_key, None)
+    if junit is None or is_worker(session.config):
+        return
+
+    def version(command: str) -> str:
+        if shutil.which(command) is None:
+            return "-"
+        return subprocess.run([command, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+    mounts = [line.rpartition(" - ")[2].split()[0] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for name, value in {
+        "python": platform.python_version(),
+        "runtime": version(RUNTIME).replace(" version", ""),
+        "cgroup": "+".join(v for kind, v in CGROUP_KINDS.items() if kind in mounts),
+        "CRIU": version("criu").removeprefix("Version: "),
+    }.items():
+        junit.add_global_property(name, value)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Every test that runs on an event loop also proves that it leaves no task there."""
+    """Every test that runs on an event loop also proves that it leaves no task there. Says which are unit tests."""
     for item in items:
+        if NO_UNIT.isdisjoint(getattr(item, "fixturenames", NO_UNIT)):
+            item.add_marker("unit")
         if isinstance(item, pytest.Function) and "anyio_backend" in item.fixturenames:
             item.fixturenames.append("no_task_left")
 
@@ -61,24 +97,6 @@ def warm_event_loops() -> None:
 
     uvloop.new_event_loop().close()
     fd_reserve.fill()
-
-
-@pytest.fixture(scope="session", autouse=True)
-def say_what_runs(record_testsuite_property: Callable[[str, object], None], runtime_path: Path) -> None:
-    """Writes into ``--junit-xml`` which Python, runtime, cgroups and CRIU the suite ran with."""
-
-    def version(*command: str | Path) -> str:
-        try:
-            said = subprocess.run([*command, "--version"], capture_output=True, text=True, check=True).stdout
-        except FileNotFoundError:
-            return "-"
-        return said.splitlines()[0]
-
-    mounts = [line.rpartition(" - ")[2].split()[0] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
-    record_testsuite_property("python", platform.python_version())
-    record_testsuite_property("runtime", version(runtime_path).replace(" version", ""))
-    record_testsuite_property("cgroup", "+".join(v for kind, v in CGROUP_KINDS.items() if kind in mounts))
-    record_testsuite_property("CRIU", version("criu").removeprefix("Version: "))
 
 
 @pytest.fixture
@@ -100,7 +118,7 @@ async def no_task_left(anyio_backend: object) -> Any:
 @pytest.fixture(scope="session")
 def runtime_path() -> Path:
     """The runtime under test: ``$RUNC_ASYNC_RUNTIME`` or runc on PATH."""
-    found = shutil.which(os.environ.get("RUNC_ASYNC_RUNTIME", "runc"))
+    found = shutil.which(RUNTIME)
     if found is None:
         pytest.fail("no runtime found: `apt-get install runc`, or name one in RUNC_ASYNC_RUNTIME")
     return Path(found)

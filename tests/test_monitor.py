@@ -260,7 +260,8 @@ class TestSubreaper:
         words = [backend, "1" if options else "", runtime_path, state_root, make_bundle("sh", "-c", "exit 3")]
         # In a process of its own, since multiprocessing leaves helpers behind, which end with it.
         program = [sys.executable, "-c", textwrap.dedent(MULTIPROCESSING), *words, container_id]
-        ended = await anyio.run_process(program, check=False, cwd=Path(__file__).parents[1])
+        folder, environment = Path(__file__).parents[1], {**os.environ, "TMPDIR": "/tmp"}  # sockets have short names
+        ended = await anyio.run_process(program, check=False, cwd=folder, env=environment)
         assert (ended.stdout, ended.returncode) == (b"all right\n", 0), ended.stderr.decode()
 
     async def test_nested_and_given_back(self) -> None:

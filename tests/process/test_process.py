@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from runc_async import Executable, Executor, ExecutorError, PathExecutor, Runc, Subreaper
+from runc_async import Executable, Executor, ExecutorError, PathExecutor, Pidfd, Runc, Subreaper
 from runc_async._process.child_fds import Leases
 from runc_async._process.process import Host, Process, children
 
@@ -57,12 +57,16 @@ async def test_killed(process: Callable[..., Process]) -> None:
 
 
 async def test_killed_while_it_has_a_child_that_has_ended(process: Callable[..., Process], tmp_path: Path) -> None:
-    call = process(f"true & : > {tmp_path}/started; exec sleep 60")
+    os.mkfifo(tmp_path / "end")
+    call = process(f"cat {tmp_path}/end & exec sleep 60")
     async with Subreaper():
         await call.start()
-        while not (tmp_path / "started").exists():
+        while Path(f"/proc/{call.pid}/comm").read_text() != "sleep\n":  # which reaps no child, as a shell does
             await anyio.sleep(0.001)
         (ended,) = children(call.pid)
+        with Pidfd.open(ended) as child:
+            (tmp_path / "end").write_text("")
+            await child.wait()
         await call.kill()
         with pytest.raises(ProcessLookupError):
             os.kill(ended, 0)

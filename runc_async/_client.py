@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
     from ._container import Container
     from ._io import IO
-    from ._process.child_fds import Descriptor
+    from ._linux.descriptors import Descriptor
     from ._process.trace import Call
 
     OCIProcess = Mapping[str, Any]

@@ -32,9 +32,9 @@ if TYPE_CHECKING:
     from ._eventloop.streams import FdReceiveStream
     from ._io import IO
     from ._lifecycle.runner import Launched, Road
+    from ._linux.descriptors import Descriptor
     from ._models import ContainerState, Stats
     from ._monitor import Monitor
-    from ._process.child_fds import Descriptor
 
 __all__ = ["Container", "ContainerProcess", "attached", "created"]
 

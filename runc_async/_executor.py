@@ -17,11 +17,9 @@ from ._errors import ExecutorError
 if TYPE_CHECKING:
     from collections.abc import Iterable
     from types import TracebackType
-    from typing import Protocol, Self
+    from typing import Self
 
-    class _HasFileno(Protocol):
-        def fileno(self) -> int: ...
-
+    from ._linux.descriptors import HasFileno
 
 __all__ = ["Executable", "Executor", "FdExecutor", "PathExecutor", "SealedExecutor"]
 
@@ -118,7 +116,7 @@ class FdExecutor(Executor):
     :raises OSError: it is not open (``EBADF``), or no descriptor is free (``EMFILE``).
     """
 
-    def __init__(self, fd: int | _HasFileno, *, name: str | None = None) -> None:
+    def __init__(self, fd: int | HasFileno, *, name: str | None = None) -> None:
         number = fd if isinstance(fd, int) else fd.fileno()
         self._adopt(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3), name)
 
@@ -188,7 +186,7 @@ class SealedExecutor(FdExecutor):
     call. Made by `open` or `from_bytes`.
     """
 
-    def __init__(self, fd: int | _HasFileno, *, name: str | None = None) -> None:
+    def __init__(self, fd: int | HasFileno, *, name: str | None = None) -> None:
         raise TypeError("use SealedExecutor.open(path) or SealedExecutor.from_bytes(data)")
 
     @classmethod

@@ -13,7 +13,7 @@ import anyio
 
 from ._eventloop.shield import shielded
 from ._eventloop.streams import FdReceiveStream, FdSendStream
-from ._process.child_fds import number_of
+from ._linux.descriptors import number_of
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from anyio.abc import ByteReceiveStream, ByteSendStream
 
     from ._cli.options import StrPath
-    from ._process.child_fds import Descriptor
+    from ._linux.descriptors import Descriptor
 
 __all__ = ["IO", "FileIO", "InheritIO", "NullIO", "PipeIO", "Stdio"]
 

@@ -1,4 +1,4 @@
-"""A callback when a descriptor becomes readable, without a task of the caller's to wait for it."""
+"""Waits for a descriptor to become readable: in a task, or by a callback without a task."""
 
 from __future__ import annotations
 
@@ -6,12 +6,34 @@ import fcntl
 import os
 from typing import TYPE_CHECKING
 
-from .shield import in_trio
+from .detect import in_trio
+from .shield import done
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Watch"]
+__all__ = ["Watch", "wait_until_readable"]
+
+
+async def wait_until_readable(fd: int) -> None:
+    """As `anyio.wait_readable`, for one waiter, and on asyncio without a turn of the event loop before.
+
+    :param fd: the descriptor; a pidfd is readable when its process has ended.
+    """
+    if in_trio():
+        import trio
+
+        await trio.lowlevel.wait_readable(fd)
+        return
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    readable: asyncio.Future[None] = loop.create_future()
+    loop.add_reader(fd, done, readable)
+    try:
+        await readable
+    finally:
+        loop.remove_reader(fd)
 
 
 class Watch:

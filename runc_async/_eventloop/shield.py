@@ -10,10 +10,11 @@ native cancellations that arrive meanwhile are kept and raised after it.
 from __future__ import annotations
 
 import functools
-import sys
 from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar, cast
 
 import anyio
+
+from .detect import in_trio
 
 if TYPE_CHECKING:
     import asyncio
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 P = ParamSpec("P")
-
-
-def in_trio() -> bool:
-    """Whether the caller runs on trio. Never imports it."""
-    trio = sys.modules.get("trio")
-    return trio is not None and cast("bool", trio.lowlevel.in_trio_run())
 
 
 def at_checkpoints_only(function: Callable[P, T]) -> Callable[P, T]:

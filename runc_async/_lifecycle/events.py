@@ -13,8 +13,9 @@ import anyio
 import msgspec
 
 from .._errors import CommandError, DecodeError
+from .._eventloop.detect import clock
 from .._eventloop.readable import Watch
-from .._eventloop.shield import in_trio, shielded
+from .._eventloop.shield import shielded
 from .._eventloop.streams import FdReceiveStream
 from .._models import Event, decode
 from .._process import capture
@@ -68,23 +69,12 @@ async def event_stream(
             await shielded(process.kill)
 
 
-def _clock() -> Callable[[], float]:
-    """The event loop's clock. Not anyio's: callbacks of a loop that anyio did not start cannot ask that one."""
-    if in_trio():
-        import trio
-
-        return trio.current_time
-    import asyncio
-
-    return asyncio.get_running_loop().time
-
-
 class _Deadline:
     """The time after which nothing more is waited for: known as soon as the container has ended."""
 
     def __init__(self, init: Pidfd | None) -> None:
         self._time = math.inf
-        self._now = _clock()
+        self._now = clock()
         self._scope: anyio.CancelScope | None = None
         self._watch = None if init is None else Watch(init.fileno(), lambda _: self._begin())
 

@@ -49,9 +49,9 @@ if TYPE_CHECKING:
 
     from .._bundle.spec import Spec
     from .._cli.options import StrPath
+    from .._linux.descriptors import Descriptor
     from .._models import Event
     from .._monitor import Monitor
-    from .._process.child_fds import Descriptor
 
 __all__ = ["Launched", "Road", "decoded", "process_object"]
 
@@ -92,8 +92,8 @@ class Road:
     def _environment(self) -> dict[str, str] | None:
         return environment(self, self._env)
 
-    def _line(self, log: int, arguments: Sequence[str]) -> list[str]:
-        return [*self._globals, "--log", f"/proc/self/fd/{log}", *arguments]
+    def _line(self, log: str, arguments: Sequence[str]) -> list[str]:
+        return [*self._globals, "--log", log, *arguments]
 
     @at_checkpoints_only
     async def version(self, extra_args: Sequence[str] = ()) -> Outcome:
@@ -117,7 +117,7 @@ class Road:
                 with contextlib.suppress(ProcessLookupError):
                     init = stack.enter_context(Pidfd.open(state.pid))
             leases, log = stack.enter_context(self.descriptors())
-            process = Process(self.host, leases, self._line(log, line), self._environment())
+            process = Process(self.host, leases, self._line(leases.path(log), line), self._environment())
             async with event_stream(process, leases, log, self.error, init) as events:
                 yield events
 
@@ -130,7 +130,8 @@ class Road:
                 users_log = os.open(self._log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 stack.callback(os.close, users_log)
             leases = stack.enter_context(Leases(preserve_fds))
-            log = leases.keep(leases.adopt(capture.memory_file("log")))
+            log = leases.adopt(capture.memory_file("log"))
+            leases.keep(log)
             try:
                 yield leases, log
             finally:
@@ -164,7 +165,7 @@ class Road:
                 **{name: leases.keep(leases.lease(what, name)) for name, what in descriptors.items()},
             }
             line = command_line(command, given, positional=positional, extra_args=extra_args)
-            call = self._line(log, line)
+            call = self._line(leases.path(log), line)
             outcome = await captured(self.host, call, self._environment(), leases, log, patient, interrupt)
         if command == "delete":
             await shielded(sweep_cgroups, outcome.log, positional[0], self.host.cleanup_timeout)
@@ -254,7 +255,7 @@ class Road:
                 ends = await io.open()
                 null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
                 leases.stdio(*(null if end is None else leases.lease(end) for end in ends))
-                process = Process(self.host, leases, self._line(log, line), self._environment())
+                process = Process(self.host, leases, self._line(leases.path(log), line), self._environment())
                 launched = Launched(self, start, process, log)
                 try:
                     await process.start()
@@ -338,7 +339,7 @@ class Road:
 
     async def _ask(self, options: Sequence[str], line: Sequence[str]) -> Outcome:
         with self.descriptors() as (leases, log):
-            words = [*options, "--log", f"/proc/self/fd/{log}", *line]
+            words = [*options, "--log", leases.path(log), *line]
             return await captured(self.host, words, self._environment(), leases, log)
 
     async def _undo(self, start: _Start, process: Process, log: int) -> None:

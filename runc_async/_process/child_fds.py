@@ -13,52 +13,20 @@ import errno
 import fcntl
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Protocol, cast
+from typing import TYPE_CHECKING, cast
+
+from .._linux.descriptors import number_of
+from .._spawn.request import ChildMap
 
 if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Descriptor", "HasFileno", "Leases", "number_of"]
+    from .._linux.descriptors import Descriptor
+
+__all__ = ["Leases"]
 
 FIRST = 3
-MOST_DESCRIPTORS = (1 << 31) - 1  # a C int
-
-
-class HasFileno(Protocol):
-    """Anything with a descriptor: a file, a socket, a `Pidfd`."""
-
-    def fileno(self) -> int:
-        """The number of the descriptor."""
-        ...
-
-
-Descriptor = int | HasFileno
-
-
-def number_of(descriptor: Descriptor, what: str = "a descriptor") -> int:
-    """The number behind an int or an object with ``fileno()``.
-
-    :raises TypeError: it is neither.
-    :raises OSError: it cannot be one (``EBADF``).
-    """
-    if isinstance(descriptor, bool) or not (isinstance(descriptor, int) or hasattr(descriptor, "fileno")):
-        raise TypeError(f"{what} must be an int or have fileno(), not {descriptor!r}")
-    number = descriptor if isinstance(descriptor, int) else descriptor.fileno()
-    if not 0 <= number <= MOST_DESCRIPTORS:
-        raise OSError(errno.EBADF, f"{what} is not open: {descriptor!r}")
-    return number
-
-
-class ChildMap(NamedTuple):
-    """Which of the parent's descriptors the child gets, and under which numbers."""
-
-    stdio: tuple[int, int, int]
-    """Sources of 0, 1 and 2."""
-    targets: tuple[int, ...]
-    """Sources of 3, 4, …"""
-    kept: tuple[int, ...]
-    """Those that keep their number, the executable's last."""
 
 
 class Leases:
@@ -101,9 +69,13 @@ class Leases:
             os.close(fd)
 
     def keep(self, fd: int) -> int:
-        """Let the child have an owned descriptor under its own number; that number."""
+        """Let the child have an owned descriptor; the number under which it has it."""
         self._kept.append(fd)
         return fd
+
+    def path(self, fd: int) -> str:
+        """The path by which the child reaches a kept descriptor."""
+        return f"/proc/self/fd/{fd}"
 
     def stdio(self, stdin: int, stdout: int, stderr: int) -> None:
         """Say which owned descriptors become 0, 1 and 2."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .._eventloop.shield import in_trio
+from .._eventloop.detect import in_trio
 from .request import Child, Request
 
 __all__ = ["Child", "Request", "start"]

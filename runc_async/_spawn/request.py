@@ -5,16 +5,23 @@ from __future__ import annotations
 import os
 import signal
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-import anyio
-
-from .._eventloop.shield import done, in_trio
+from .._eventloop.readable import wait_until_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from .._process.child_fds import ChildMap
+
+class ChildMap(NamedTuple):
+    """Which of the parent's descriptors the child gets, and under which numbers."""
+
+    stdio: tuple[int, int, int]
+    """Sources of 0, 1 and 2."""
+    targets: tuple[int, ...]
+    """Sources of 3, 4, …"""
+    kept: tuple[int, ...]
+    """Those that keep their number, the executable's last."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +73,7 @@ class PidfdChild:
     async def wait(self) -> int:
         """See `Child.wait`."""
         if self._status is None:
-            await (anyio.wait_readable if in_trio() else _readable)(self._pidfd)
+            await wait_until_readable(self._pidfd)
             os.close(self._pidfd)
             self._status = self._reap()
         return self._status
@@ -75,19 +82,6 @@ class PidfdChild:
         """See `Child.kill`."""
         if self._status is None:
             signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-
-
-async def _readable(fd: int) -> None:
-    """As `anyio.wait_readable` on asyncio, for one waiter, and without a turn of the event loop before."""
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    ended: asyncio.Future[None] = loop.create_future()
-    loop.add_reader(fd, done, ended)
-    try:
-        await ended
-    finally:
-        loop.remove_reader(fd)
 
 
 def reap(pid: int) -> int:

@@ -1,4 +1,4 @@
-"""What can go wrong, as exceptions. Imports nothing of the package."""
+"""The exceptions of this library. Imports nothing of the package."""
 
 from __future__ import annotations
 
@@ -22,10 +22,24 @@ __all__ = [
     "LogEntry",
     "RuncError",
     "UnsupportedError",
+    "escape_controls",
 ]
 
 OUTPUT_LIMIT = 4096
 """How many bytes of unexpected output a `DecodeError` keeps."""
+
+_CONTROLS = {
+    number: f"\\x{number:02x}" if number < 0x100 else f"\\u{number:04x}"
+    for number in (*range(9), *range(11, 32), *range(127, 160), *range(0x202A, 0x202F), *range(0x2066, 0x206A))
+}
+
+
+def escape_controls(text: str) -> str:
+    """Write control characters as escapes: a runtime quotes arguments, and a terminal would obey what is in them.
+
+    :param text: any text; its tabs and line ends stay, and characters that reverse the direction of writing do not.
+    """
+    return text if text.isprintable() else text.translate(_CONTROLS)
 
 
 class LogEntry(msgspec.Struct, frozen=True):
@@ -58,7 +72,7 @@ class CommandError(RuncError):
 
     :ivar argv: the command line, the runtime's name first, without the values of ``--env``.
     :ivar status: the exit status of the runtime; ``-N`` when signal N ended it.
-    :ivar message: the runtime's own sentence, without time stamps.
+    :ivar message: the runtime's own sentence, without time stamps, control characters written as escapes.
     :ivar log: the parsed entries of the runtime's log.
     """
 
@@ -70,8 +84,13 @@ class CommandError(RuncError):
         self.log = tuple(log)
 
     def __str__(self) -> str:
-        how = f"was killed by signal {-self.status}" if self.status < 0 else f"ended with status {self.status}"
-        return f"{' '.join(self.argv)} {how}: {' '.join(self.message.split())}"
+        how = f"killed by signal {-self.status}" if self.status < 0 else f"status {self.status}"
+        return _in_one_line(f"{self.message} ({how})", self.argv)
+
+
+def _in_one_line(reason: str, argv: Sequence[str]) -> str:
+    """The reason first, which is what a reader looks for; the command line is long."""
+    return escape_controls(" ".join(f"{reason}: {' '.join(argv)}".split()))
 
 
 class ContainerNotFoundError(CommandError):
@@ -117,4 +136,4 @@ class DecodeError(RuncError):
         self.reason = reason
 
     def __str__(self) -> str:
-        return f"{' '.join(self.argv)}: {self.reason}: {self.output[:120]!r}"
+        return _in_one_line(f"{self.reason}: {self.output[:120]!r}", self.argv)

@@ -1,4 +1,4 @@
-"""What comes back from the runtime, typed. Imports nothing of the package.
+"""What the runtime gives back, typed. Imports nothing of the package.
 
 Fields that a newer runtime adds do no harm: what was decoded from JSON keeps it, and `raw` has everything.
 """
@@ -25,6 +25,7 @@ __all__ = [
     "parse_json",
     "parse_top",
     "parse_version",
+    "version_number",
 ]
 
 T = TypeVar("T")
@@ -442,12 +443,13 @@ class Features(Result, frozen=True, kw_only=True, rename="camel"):
 class Version(msgspec.Struct, frozen=True, kw_only=True):
     """A runtime's name and version.
 
-    :ivar runtime: ``runc`` or ``crun``.
-    :ivar version: as it says: ``1.1.5+ds1``.
+    :ivar runtime: its own name: ``runc``, ``crun``, ``runsc``, ``youki``; empty if its output has no form known here.
+    :ivar version: as it says: ``1.1.5+ds1``; empty likewise.
     :ivar commit: of its sources, or an empty string.
-    :ivar spec: the version of the OCI specification that it follows.
+    :ivar spec: the version of the OCI specification that it follows, or an empty string.
     :ivar details: the further lines, name to value (``go``, ``libseccomp``, ``rundir``), and under ``features`` the
         words that crun prints with a plus sign.
+    :ivar text: all that it printed, also what a wrapper printed before.
     """
 
     runtime: str
@@ -455,6 +457,7 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
     commit: str = ""
     spec: str = ""
     details: dict[str, str] = {}
+    text: str = ""
 
     @property
     def release(self) -> tuple[int, ...]:
@@ -463,29 +466,50 @@ class Version(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(map(int, found[0].split("."))) if found else ()
 
 
-def parse_version(text: str) -> Version:
-    """Read what ``--version`` prints.
+_VERSIONS = (
+    re.compile(r"^(?P<runtime>\S+) version:? +v?(?P<version>\S+)$", re.MULTILINE),  # runc, crun, runsc, youki
+    re.compile(r"^(?P<runtime>\S+) +: (?P<version>\S+)$", re.MULTILINE),  # kata-runtime
+    re.compile(r"^(?P<runtime>\S+)\n(?:\s.*\n)*?\s+version:\s+(?P<version>\S+)$", re.MULTILINE),  # sysbox-runc
+)
+"""Forms of ``--version``. A wrapper's own lines may come first (nvidia-container-runtime's)."""
 
-    :raises ValueError: it is not what runc or crun prints.
+
+def parse_version(text: str) -> Version:
+    """Read what ``--version`` prints. A form that is not known is kept as `Version.text`.
+
+    :raises ValueError: there is no text.
     """
-    first, *lines = text.strip().splitlines() or [""]
-    found = re.fullmatch(r"(\S+) version (\S+)", first)
+    if not text.strip():
+        raise ValueError("no version was printed")
+    found = next(filter(None, (form.search(text) for form in _VERSIONS)), None)
     if found is None:
-        raise ValueError(f"not a version: {first[:80]!r}")
+        return Version(runtime="", version="", text=text)
     details: dict[str, str] = {}
-    for line in lines:
-        name, colon, value = line.partition(": ")
-        if colon:
-            details[name] = value.strip()
-        elif line.startswith("+"):
+    for line in text[found.start() :].splitlines()[1:]:
+        name, colon, value = line.partition(":")
+        if line.startswith("+"):
             details["features"] = " ".join(word.removeprefix("+") for word in line.split())
+        elif colon:
+            details[name.strip()] = value.strip()
     return Version(
-        runtime=found[1],
-        version=found[2],
+        runtime=found["runtime"],
+        version=found["version"],
         commit=details.pop("commit", ""),
-        spec=details.pop("spec", ""),
+        spec=details.pop("spec", details.pop("OCI specs", "")),
         details=details,
+        text=text,
     )
+
+
+def version_number(output: bytes) -> str:
+    """Find the version in what ``--version`` printed, for a sentence about it. Never raises.
+
+    :returns: the version, or an empty string where there is none, or none in a known form.
+    """
+    try:
+        return parse_version(output.decode(errors="replace")).version
+    except ValueError:
+        return ""
 
 
 class TopResults(msgspec.Struct, frozen=True):

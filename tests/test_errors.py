@@ -444,15 +444,25 @@ def test_what_each_runtime_says_of_each_failure_has_the_same_class(path: Path) -
 def test_an_error_of_the_runtime_reads_in_one_line_and_can_be_copied(kind: type[CommandError]) -> None:
     log = parse_log(b'{"level":"error","msg":"first\\n second","time":"2026-11-24T12:00:00Z"}')
     error = kind(["runc", "state", "x"], 1, "first\n second", log)
-    assert str(error) == "runc state x ended with status 1: first second"
+    assert str(error) == "first second (status 1): runc state x"
     again = pickle.loads(pickle.dumps(error))
     assert type(again) is kind
     assert (again.argv, again.status, again.message, again.log) == (("runc", "state", "x"), 1, "first\n second", log)
-    assert str(kind(["runc"], -9, "gone")) == "runc was killed by signal 9: gone"
+    assert str(kind(["runc"], -9, "gone")) == "gone (killed by signal 9): runc"
 
 
 def test_an_error_of_decoding_keeps_the_beginning_of_the_output_and_says_less() -> None:
     error = DecodeError(["runc", "state", "x"], b"\n" * 9000, "no JSON")
     assert (len(error.output), "\n" in str(error)) == (4096, False)
-    assert str(error).startswith("runc state x: no JSON: b'")
+    assert str(error).startswith("no JSON: b'")
+    assert str(error).endswith("': runc state x")
     assert pickle.loads(pickle.dumps(error)).output == error.output
+
+
+def test_what_a_terminal_would_obey_is_written_as_escapes() -> None:
+    said = b'{"level":"error","msg":"exec \\u001b[2J\\u202ex\\u0007: no such file"}\n'
+    error = failure(["runc", "exec", "x", "a\x1b]0;b"], 1, log=parse_log(said + b"\x1b[31mplain\n"))
+    assert error.message == r"exec \x1b[2J\u202ex\x07: no such file"
+    assert [entry.message for entry in error.log] == [error.message, r"\x1b[31mplain"]
+    assert str(error) == rf"{error.message} (status 1): runc exec x a\x1b]0;b"
+    assert error.argv[-1] == "a\x1b]0;b"

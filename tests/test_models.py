@@ -13,7 +13,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runc_async._models import ContainerState, Event, Features, Result, Stats, decode, parse_top, parse_version
+from runc_async._models import (
+    ContainerState,
+    Event,
+    Features,
+    Result,
+    Stats,
+    Version,
+    decode,
+    parse_top,
+    parse_version,
+    version_number,
+)
 
 DATA = Path(__file__).parent / "data" / "runtimes"
 SHAPES = {"state": ContainerState, "list": list[ContainerState], "stats": Event, "features": Features, "ps": list[int]}
@@ -281,10 +292,67 @@ def test_a_real_version_is_read(path: Path) -> None:
     assert words - kept == {"version", "commit", "spec"}
 
 
-@pytest.mark.parametrize("text", ["", "\n", "runc", "version 1", "Usage: runc", "\x00\x01"])
-def test_what_is_no_version_is_a_value_error(text: str) -> None:
-    with pytest.raises(ValueError, match="not a version"):
+NVIDIA = """\
+NVIDIA Container Runtime version 1.17.8
+commit: f202b80a9b9d0db00d9b1d73c0128c8962c55f4d
+spec: 1.2.1
+
+runc version 1.2.5
+commit: v1.2.5-0-g59923ef
+spec: 1.2.0
+go: go1.23.7
+libseccomp: 2.5.5
+"""
+SYSBOX = """\
+sysbox-runc
+\tedition: \tCommunity Edition (CE)
+\tversion: \t0.6.4
+\tcommit: \t1bde6ec9a0b1a4a2d0e2
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "runtime", "release", "spec"),
+    [
+        ("runsc version 0.0~20221219.0\nspec: 1.0.2-dev\n", "runsc", (0, 0), "1.0.2-dev"),
+        ("runsc version release-20260817.0\nspec: 1.2.0\n", "runsc", (), "1.2.0"),
+        ("youki version: 0.5.7\ncommit: 0.5.7-dcc125d\n", "youki", (0, 5, 7), ""),
+        (
+            "kata-runtime  : 3.2.0\n   commit   : 3e06865\n   OCI specs: 1.0.2-dev\n",
+            "kata-runtime",
+            (3, 2, 0),
+            "1.0.2-dev",
+        ),
+        (NVIDIA, "runc", (1, 2, 5), "1.2.0"),
+        (SYSBOX, "sysbox-runc", (0, 6, 4), ""),
+        ("warning: old kernel\ncrun version v1.28\nspec: 1.0.0\n", "crun", (1, 28), "1.0.0"),
+    ],
+)
+def test_the_version_of_other_runtimes_and_of_wrappers_is_read(
+    text: str, runtime: str, release: tuple[int, ...], spec: str
+) -> None:
+    version = parse_version(text)
+    assert (version.runtime, version.release, version.spec, version.text) == (runtime, release, spec, text)
+    assert version_number(text.encode()) == version.version
+
+
+def test_of_a_wrapper_the_lines_of_the_runtime_count() -> None:
+    version = parse_version(NVIDIA)
+    assert version.commit == "v1.2.5-0-g59923ef"
+    assert version.details == {"go": "go1.23.7", "libseccomp": "2.5.5"}
+
+
+@pytest.mark.parametrize("text", ["runc", "version 1", "Usage: runc", "\x00\x01", "runc version\n", "a b version 1"])
+def test_a_version_of_an_unknown_form_is_kept_as_text(text: str) -> None:
+    assert parse_version(text) == Version(runtime="", version="", text=text)
+    assert version_number(text.encode()) == ""
+
+
+@pytest.mark.parametrize("text", ["", "\n"])
+def test_no_text_is_not_a_version(text: str) -> None:
+    with pytest.raises(ValueError, match="no version was printed"):
         parse_version(text)
+    assert version_number(text.encode()) == ""
 
 
 # -- tables of ps ------------------------------------------------------------------------------------------

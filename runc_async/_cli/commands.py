@@ -14,7 +14,6 @@ A value is written ``--flag=value``, which none of the runtimes can take for ano
 from __future__ import annotations
 
 import math
-import operator
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -22,8 +21,21 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, cast
 
+from .._linux.signals import signal_number
 from .quirks import SINCE
-from .validation import INT64, MOST_ID, UINT64, byte_size, named
+from .validation import (
+    INT64,
+    MOST_ID,
+    UINT64,
+    byte_size,
+    check_type,
+    named,
+    parse_ids,
+    parse_integer,
+    parse_text,
+    reject_nul,
+    wrong_type,
+)
 
 if TYPE_CHECKING:
     import signal as signals
@@ -43,58 +55,23 @@ __all__ = [
 # -- values ------------------------------------------------------------------------------------------------
 
 
-def _plain(value: str) -> str:
-    if "\0" in value:
-        raise ValueError(f"has a NUL character: {value!r}")
-    if not value:  # the runtimes take an empty value for an absent one, and say nothing
-        raise ValueError("is empty")
-    return value
-
-
-def _wrong_type(wanted: str, value: object) -> TypeError:
-    return TypeError(f"must be {wanted}, not {type(value).__name__}")
-
-
-def _text(value: object) -> str:
-    if not isinstance(value, str):
-        raise _wrong_type("str", value)
-    return _plain(value)
-
-
 def path_argument(value: object) -> str:
     """A path as the runtime gets it.
 
-    :raises TypeError: it is no path of str.
+    :raises TypeError: it is not a path of str.
     :raises ValueError: it is empty or has a NUL character.
     """
     if not isinstance(value, str | os.PathLike):
-        raise _wrong_type("str or os.PathLike", value)
+        raise wrong_type("str or os.PathLike", value)
     path = cast("str | bytes", os.fspath(cast("str | os.PathLike[str]", value)))
     if isinstance(path, bytes):
-        raise _wrong_type("a path of str", path)
-    return _plain(path)
-
-
-def _integer(value: object) -> int:
-    if isinstance(value, bool):
-        raise _wrong_type("int", value)
-    try:
-        return operator.index(cast("int", value))
-    except TypeError:
-        raise _wrong_type("int", value) from None
+        raise wrong_type("a path of str", path)
+    return parse_text(path)
 
 
 def _int(least: int, most: int | None = None) -> Callable[[object], str]:
     """An integer from `least` to `most`, both allowed."""
-
-    def convert(value: object) -> str:
-        number = _integer(value)
-        if number < least or (most is not None and number > most):
-            limits = f"at least {least}" if most is None else f"from {least} to {most}"
-            raise ValueError(f"must be {limits}, not {number}")
-        return str(number)
-
-    return convert
+    return lambda value: str(parse_integer(value, least, most))
 
 
 def _size(value: object) -> str:
@@ -104,7 +81,7 @@ def _size(value: object) -> str:
 
 def _one_of(*words: str) -> Callable[[object], str]:
     def convert(value: object) -> str:
-        if (word := _text(value)) not in words:
+        if (word := parse_text(value)) not in words:
             raise ValueError(f"must be one of {', '.join(words)}, not {value!r}")
         return word
 
@@ -118,7 +95,7 @@ def _true_false_auto(value: object) -> str:
 def _duration(value: object) -> str:
     """Seconds, written as Go reads a duration, down to its nanosecond."""
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise _wrong_type("seconds as int or float", value)
+        raise wrong_type("seconds as int or float", value)
     if not math.isfinite(value) or not 1e-9 <= value <= 9e9:  # an int64 of nanoseconds, and not zero
         raise ValueError(f"must be more than 0 seconds and at most 9e9, not {value}")
     return f"{value:.9f}".rstrip("0").rstrip(".") + "s"
@@ -128,46 +105,35 @@ _id = _int(0, MOST_ID)
 
 
 def _user(value: object) -> str:
-    if not isinstance(value, str):
-        return _id(value)
-    if not re.fullmatch(r"[0-9]+(:[0-9]+)?", value):
-        raise ValueError(f"must be uid or uid:gid, in numbers, not {value!r}")
-    return ":".join(_id(int(part)) for part in value.split(":"))
+    return ":".join(str(part) for part in parse_ids(value) if part is not None)
 
 
 def _name(value: object) -> str:
-    if "=" in (name := _text(value)):
+    if "=" in (name := parse_text(value)):
         raise ValueError(f"has a name with an equals sign: {value!r}")
     return name
 
 
 def _string(value: object) -> str:
     if not isinstance(value, str):
-        raise _wrong_type("str", value)
+        raise wrong_type("str", value)
     return value
 
 
 def _variable(value: object) -> str:
-    if not re.match("[^=]+=", text := _text(value)):
+    if not re.match("[^=]+=", text := parse_text(value)):
         raise ValueError(f"must be NAME=value, not {value!r}")
     return text
 
 
 def signal_argument(value: int | signals.Signals | str) -> str:
-    """Write a signal as the runtime's ``kill`` takes it.
+    """Write a signal as the runtime's ``kill`` takes it: as a number, since each runtime knows other names.
 
-    :param value: a number from 0 (does the process exist?) to 64, a `signal.Signals`, or a name with or
-        without ``SIG`` (real-time ones as the runtime names them, ``SIGRTMIN+3``).
-    :returns: the number for numbers and `signal.Signals`, the name as given for a name.
-    :raises TypeError: it is none of these.
-    :raises ValueError: the number is out of range or the name has characters that no signal's name has.
+    :param value: as for `signal_number`; or 0, which is not sent, but fails where a signal would.
+    :raises TypeError: it is neither int nor str.
+    :raises ValueError: there is no such signal.
     """
-    if not isinstance(value, str):
-        with named("signal"):
-            return _int(0, 64)(value)
-    if not re.fullmatch(r"[A-Za-z0-9]+([+-][0-9]+)?", value):
-        raise ValueError(f"signal must be a number or a name, not {value!r}")
-    return value
+    return "0" if type(value) is int and value == 0 else str(signal_number(value))
 
 
 # -- flags -------------------------------------------------------------------------------------------------
@@ -199,7 +165,7 @@ class Flag:
             return []
         if self.convert is None:
             if not isinstance(value, bool):
-                raise _wrong_type("bool", value)
+                raise wrong_type("bool", value)
             return [self.name] if value else []
         return [word for item in self._items(value) for word in self._words(self.convert(item))]
 
@@ -210,7 +176,7 @@ class Flag:
             pairs = cast("Mapping[object, object]", value)
             return [f"{_name(name)}={_string(content)}" for name, content in pairs.items()]
         if isinstance(value, bytes) or not isinstance(value, Iterable):
-            raise _wrong_type("a sequence of values", value)
+            raise wrong_type("a sequence of values", value)
         return cast("Iterable[object]", value)
 
     def _words(self, text: str) -> list[str]:
@@ -241,11 +207,11 @@ def _switch(name: str) -> Flag:
     return Flag(name)
 
 
-def _value(name: str, convert: Callable[[object], str] = _text) -> Flag:
+def _value(name: str, convert: Callable[[object], str] = parse_text) -> Flag:
     return Flag(name, convert)
 
 
-def _several(name: str, convert: Callable[[object], str] = _text) -> Flag:
+def _several(name: str, convert: Callable[[object], str] = parse_text) -> Flag:
     return Flag(name, convert, repeatable=True)
 
 
@@ -281,7 +247,7 @@ _CRIU = (
     _value("--manage-cgroups-mode"),
     _several("--empty-ns"),
     _switch("--auto-dedup"),
-    Flag("--network-lock", _text, separate=True),
+    Flag("--network-lock", parse_text, separate=True),
 )
 # What is part of an OCI process object: ignored beside a whole one.
 _PROCESS = (
@@ -430,8 +396,10 @@ def _options(command: Command, options: Mapping[str, object]) -> list[str]:
             raise TypeError(f"{command.name}() got an unexpected keyword argument {keyword!r}")
     rendered: dict[str, list[str]] = {}
     for keyword, flag in command.flags.items():
+        if (value := options.get(keyword)) is None:
+            continue
         with named(keyword):
-            words = flag.render(options.get(keyword))
+            words = flag.render(value)
         if words:
             rendered[keyword] = words
     for keyword, others in command.ignores.items():
@@ -441,13 +409,12 @@ def _options(command: Command, options: Mapping[str, object]) -> list[str]:
 
 
 def _extra(extra_args: Sequence[str]) -> list[str]:
-    if isinstance(extra_args, str | bytes) or not isinstance(cast("object", extra_args), Iterable):
+    if isinstance(extra_args, str | bytes):
         raise TypeError(f"extra_args must be a sequence of str, not {type(extra_args).__name__}")
+    check_type("extra_args", extra_args, Iterable, wanted="a sequence of str")
     for argument in extra_args:
-        if not isinstance(cast("object", argument), str):
-            raise TypeError(f"extra_args must be a sequence of str, not of {type(argument).__name__}")
-        if "\0" in argument:
-            raise ValueError(f"extra_args: has a NUL character: {argument!r}")
+        check_type("extra_args: each", argument, str)
+        reject_nul("extra_args: one ", argument)
     return list(extra_args)
 
 
@@ -456,10 +423,8 @@ def _arguments(command: Command, words: Sequence[str]) -> list[str]:
     if len(words) < least or (most is not None and len(words) > most):
         raise TypeError(f"{command.name} takes {least} to {most} arguments, not {len(words)}")
     for word in words:
-        if not isinstance(cast("object", word), str):
-            raise TypeError(f"{command.name}: arguments must be str, not {type(word).__name__}")
-        if "\0" in word:
-            raise ValueError(f"{command.name}: an argument has a NUL character: {word!r}")
+        check_type(f"{command.name}: each argument", word, str)
+        reject_nul(f"{command.name}: an argument ", word)
     if words:
         _container_id(words[0])
     if len(words) > 1 and words[1].strip() in (

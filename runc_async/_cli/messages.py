@@ -22,6 +22,7 @@ from .._errors import (
     InvalidContainerIdError,
     LogEntry,
     UnsupportedError,
+    escape_controls,
 )
 from .commands import COMMANDS
 
@@ -118,9 +119,9 @@ def parse_log(data: bytes) -> tuple[LogEntry, ...]:
 
     :param data: JSON objects (``--log-format json``; crun 1.28 spreads one over several lines), lines of
         logrus text (``time=… level=… msg=…``), plain lines, or a mixture.
-    :returns: the entries in order. A line that is none of these, or a broken one, is an entry of its own
-        without a level, together with indented lines that follow it; nothing is dropped but empty lines, and
-        nothing raises.
+    :returns: the entries in order, control characters written as escapes. A line that is none of these, or a broken
+        one, is an entry of its own without a level, together with indented lines that follow it; nothing is dropped
+        but empty lines, and nothing raises.
     """
     text = data.decode(errors="replace")
     entries: list[LogEntry] = []
@@ -140,7 +141,7 @@ def parse_log(data: bytes) -> tuple[LogEntry, ...]:
         line = text[at:end].rstrip()
         at = end + 1
         if line[:1].isspace() and entries and not entries[-1].level:  # crun points into broken JSON like this
-            entries[-1] = LogEntry(message=f"{entries[-1].message}\n{line}")
+            entries[-1] = LogEntry(message=f"{entries[-1].message}\n{escape_controls(line)}")
         elif line:
             entries.append(_line(line.lstrip()))
     return tuple(entries)
@@ -149,7 +150,7 @@ def parse_log(data: bytes) -> tuple[LogEntry, ...]:
 def _line(line: str) -> LogEntry:
     if line.startswith(("time=", "level=")):
         return _entry({key: _unquote(value) for key, value in _FIELD.findall(line)}, line)
-    return LogEntry(message=line)
+    return LogEntry(message=escape_controls(line))
 
 
 def _entry(fields: Mapping[str, object], raw: str) -> LogEntry:
@@ -157,7 +158,7 @@ def _entry(fields: Mapping[str, object], raw: str) -> LogEntry:
         value if isinstance(value := fields.get(key), str) else "" for key in ("level", "msg", "error", "time")
     )
     message = ": ".join(filter(None, (message.strip(), error.strip())))  # runc's warnings have their cause aside
-    return LogEntry(level=level, message=message or raw, time=time)
+    return LogEntry(level=level, message=escape_controls(message or raw), time=time)
 
 
 def _unquote(value: str) -> str:
@@ -228,8 +229,7 @@ def _usage_error(stdout: bytes) -> str:
 
 
 def _silence(status: int) -> str:
-    how = f"was killed by signal {-status}" if status < 0 else f"ended with status {status}"
-    return f"the runtime {how} and said nothing"
+    return f"the runtime was killed by signal {-status}" if status < 0 else "the runtime said nothing"
 
 
 def _unsupported(argv: Sequence[str], command: str, message: str, version: str | None) -> str:

@@ -4,36 +4,53 @@ from __future__ import annotations
 
 import re
 import signal as signals
-from typing import cast
+from types import MappingProxyType
 
-__all__ = ["signal_name", "signal_number"]
+__all__ = ["NUMBERS", "signal_name", "signal_number"]
+
+NUMBERS = MappingProxyType(
+    {
+        name.removeprefix("SIG"): int(member)
+        for name, member in signals.Signals.__members__.items()
+        if name not in ("SIGRTMIN", "SIGRTMAX")
+    }
+)
+"""The kernel's names without ``SIG``, its second names among them (IOT, POLL, CLD), to the numbers that this
+architecture has for them (``signal(7)``). Real-time signals have no names, only distances from RTMIN and RTMAX."""
+
+_REAL_TIME = {"RTMIN": signals.SIGRTMIN, "RTMAX": signals.SIGRTMAX}
 
 
-def signal_number(value: int | signals.Signals | str) -> int:
-    """The number of the signal that a number or a name means.
+def signal_number(value: object) -> int:
+    """Find the number of a signal.
 
-    :param value: a number, a `signal.Signals`, or a name with or without ``SIG``; real-time ones also as
-        ``SIGRTMIN+3`` and ``SIGRTMAX-3``.
-    :raises TypeError: it is none of these.
-    :raises ValueError: there is none such.
+    :param value: a number, a `signal.Signals`, or a name with or without ``SIG``, in capitals or not; real-time signals
+        as ``RTMIN``, ``RTMIN+3``, ``RTMAX-3``, counted as the C library counts them (RTMIN is 34).
+    :raises TypeError: it is neither int nor str.
+    :raises ValueError: there is no such signal. 32 and 33 are the C library's own.
     """
-    if isinstance(value, str):
-        found = re.fullmatch(r"(?:SIG)?([A-Z]+\d*)([+-]\d+)?", value.upper(), re.ASCII)
-        base = signals.Signals.__members__.get(f"SIG{found[1]}") if found else None
-        if found is None or base is None or (found[2] and found[1] not in ("RTMIN", "RTMAX")):
-            raise ValueError(f"no such signal: {value!r}")
-        number = base + int(found[2] or 0)
-        if found[2] is None or signals.SIGRTMIN <= number <= signals.SIGRTMAX:
-            return number
-    elif isinstance(value, bool) or not isinstance(cast("object", value), int):
+    if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"a signal must be a number or a name, not {type(value).__name__}")
-    elif value in signals.valid_signals():
-        return int(value)
-    raise ValueError(f"no such signal: {value!r}")
+    number = _number_of(value) if isinstance(value, str) else int(value)
+    if number not in signals.valid_signals():
+        raise ValueError(f"no such signal: {value!r}")
+    return number
+
+
+def _number_of(name: str) -> int | None:
+    plain = name.upper().removeprefix("SIG")
+    found = re.fullmatch(r"(RTMIN|RTMAX)([+-][0-9]{1,2})?", plain)
+    if found is None:
+        return NUMBERS.get(plain)
+    number = _REAL_TIME[found[1]] + int(found[2] or 0)
+    return number if signals.SIGRTMIN <= number <= signals.SIGRTMAX else None
 
 
 def signal_name(number: int) -> str:
-    """The name of a signal as ``setpriv(1)`` takes it, without ``SIG``."""
+    """Name a signal as ``setpriv(1)`` takes it, without ``SIG``.
+
+    :param number: one that `signal_number` gives.
+    """
     if number >= signals.SIGRTMIN:
         return f"RTMIN+{number - signals.SIGRTMIN}"
     return signals.Signals(number).name.removeprefix("SIG")

@@ -162,8 +162,8 @@ def test_without_an_error_in_the_log_the_last_word_on_stderr_decides() -> None:
 
 
 def test_silence_is_said_as_such() -> None:
-    assert failure(["runc", "state", "x"], 7, log=()).message == "the runtime ended with status 7 and said nothing"
-    assert failure(["runc", "state", "x"], -9, log=()).message == "the runtime was killed by signal 9 and said nothing"
+    assert failure(["runc", "state", "x"], 7, log=()).message == "the runtime said nothing"
+    assert failure(["runc", "state", "x"], -9, log=()).message == "the runtime was killed by signal 9"
 
 
 def test_a_log_of_json_lines_of_json_over_several_lines_and_of_text_is_read_in_order() -> None:

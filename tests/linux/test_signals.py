@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from runc_async._linux.signals import signal_name, signal_number
+from runc_async._linux.signals import NUMBERS, signal_name, signal_number
+
+
+def test_the_table_has_every_name_that_the_kernel_and_a_shell_have() -> None:
+    listed = subprocess.run(["bash", "-c", "kill -l"], capture_output=True, text=True, check=True).stdout.split()
+    names = {word.removeprefix("SIG") for word in listed if word.startswith("SIG") and not word.startswith("SIGRT")}
+    assert names | {"IOT", "POLL", "CLD", "PWR", "STKFLT"} == {*NUMBERS}
 
 
 @pytest.mark.parametrize("value", [15, signal.SIGTERM, "TERM", "SIGTERM", "term", "sigterm"])

@@ -1,6 +1,6 @@
 """The keywords of the commands, typed: each is the runtime's own flag, dashes as underscores.
 
-`_commands.py` holds the same names with what they turn into; a test keeps the two equal. What each flag does is
+`commands.py` has the same names and how each value is written; a test keeps the two equal. What each flag does is
 said in ``runc(8)``, ``crun(1)`` and the pages of their commands.
 """
 
@@ -27,7 +27,7 @@ class StartOptions(TypedDict, total=False):
     no_new_keyring: bool
     """Let the container keep the caller's session keyring (``session-keyring(7)``)."""
     no_subreaper: bool
-    """Let orphans of the container not be adopted by the runtime. For `Runc.run`; crun takes it for ``create``, too."""
+    """Do not let the runtime adopt orphans of the container. For `Runc.run`; crun has it for ``create`` as well."""
     config: StrPath | None
     """crun: another name for ``config.json``."""
 
@@ -36,7 +36,7 @@ class RunOptions(StartOptions, total=False):
     """`Runc.run` (``runc-run(8)``)."""
 
     keep: bool
-    """Do not delete the container after it has ended. runc 1.1 and newer."""
+    """Do not delete the container after it has ended. runc 1.1, crun 1.15 and newer."""
 
 
 class ExecOptions(TypedDict, total=False):
@@ -51,11 +51,11 @@ class ExecOptions(TypedDict, total=False):
     cgroup: str | Sequence[str] | None
     """Sub-cgroup for the process, ``[controller,…:]path``."""
     ignore_paused: bool
-    """Start it also in a paused container, where it waits. runc only."""
+    """Start it in a paused container too, where it waits. runc only."""
     cwd: StrPath | None
     """Its working directory in the container."""
     env: Mapping[str, str] | Sequence[str] | None
-    """Variables beside those of the container: a mapping, or ``NAME=value`` strings."""
+    """Variables in addition to the container's: a mapping, or ``NAME=value`` strings."""
     tty: bool
     """Give it a terminal."""
     user: str | int | None
@@ -67,7 +67,7 @@ class ExecOptions(TypedDict, total=False):
     apparmor: str | None
     """Its AppArmor profile."""
     no_new_privs: bool
-    """Let it gain no privileges by executing a file (``PR_SET_NO_NEW_PRIVS``)."""
+    """Forbid it to gain privileges by executing a file (``PR_SET_NO_NEW_PRIVS``)."""
     cap: str | Sequence[str] | None
     """Capabilities to add, such as ``CAP_NET_ADMIN``."""
 
@@ -105,7 +105,7 @@ class UpdateOptions(TypedDict, total=False):
     memory: int | str | None
     """Memory, in bytes."""
     memory_reservation: int | str | None
-    """Memory that is left to it where memory is short, in bytes."""
+    """Memory that it may keep when memory is short, in bytes."""
     memory_swap: int | str | None
     """Memory and swap together, in bytes."""
     pids_limit: int | None
@@ -136,9 +136,9 @@ class CriuOptions(TypedDict, total=False):
     empty_ns: str | Sequence[str] | None
     """Namespaces to create, but not to fill: ``network``."""
     auto_dedup: bool
-    """Take out of parent images what a newer one has. runc only."""
+    """Remove pages from parent images that a newer image has. runc only."""
     network_lock: str | None
-    """crun: ``iptables``, ``nftables`` or ``skip``."""
+    """``iptables``, ``nftables`` or ``skip``. crun 1.19 and newer."""
 
 
 class CheckpointOptions(CriuOptions, total=False):
@@ -149,13 +149,13 @@ class CheckpointOptions(CriuOptions, total=False):
     leave_running: bool
     """Let the container run on afterwards."""
     tcp_skip_in_flight: bool
-    """Leave out TCP connections that are not yet established. runc 1.2 and newer."""
+    """Leave out TCP connections that are not yet established. runc 1.3 and newer."""
     link_remap: bool
-    """Allow files that were deleted while open. runc 1.2 and newer."""
+    """Allow files that were deleted while open. runc 1.3 and newer."""
     page_server: str | None
     """``ADDRESS:PORT`` of a page server."""
     pre_dump: bool
-    """Write memory alone, and let the container run on; the checkpoint proper then has less to write."""
+    """Write memory alone, and let the container run on; a later checkpoint then has less to write."""
 
 
 class RestoreOptions(CriuOptions, total=False):
@@ -170,7 +170,7 @@ class RestoreOptions(CriuOptions, total=False):
     no_pivot: bool
     """As for `StartOptions`. runc only."""
     tcp_close: bool
-    """Restore TCP connections as closed ones. crun only."""
+    """Restore TCP connections as closed ones. crun 1.23 and newer."""
     lsm_profile: str | None
     """``apparmor:NAME`` or ``selinux:LABEL``."""
     lsm_mount_context: str | None

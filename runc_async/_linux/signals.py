@@ -32,7 +32,7 @@ def signal_number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"a signal must be a number or a name, not {type(value).__name__}")
     number = _number_of(value) if isinstance(value, str) else int(value)
-    if number not in signals.valid_signals():
+    if number is None or number not in signals.valid_signals():
         raise ValueError(f"no such signal: {value!r}")
     return number
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import functools
 import os
 import re
+import signal
+import termios
 import tty
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+    from typing import Self
 
     from runc_async import Container, ContainerProcess
 
@@ -218,6 +223,160 @@ async def test_run_with_a_terminal(runc: Runc, make_bundle: Callable[..., Path],
             await user.types(b"exit\n")
             await user.sees_the_end()
     await runc.delete(container_id, force=True)
+
+
+class Desk:
+    """A person's own terminal, whose master the test holds, as a terminal emulator does."""
+
+    def __init__(self, rows: int = 33, columns: int = 111) -> None:
+        master, self.terminal = os.openpty()
+        self.emulator = Console(master)
+        self.emulator.resize(rows, columns)
+        self.person = Typist(self.emulator)
+        self.settings = termios.tcgetattr(self.terminal)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.emulator.aclose()
+        os.close(self.terminal)
+
+    def is_as_before(self) -> bool:
+        return termios.tcgetattr(self.terminal) == self.settings and os.get_blocking(self.terminal)
+
+
+class TestAttach:
+    """Somebody's own terminal is connected to a container's."""
+
+    @pytest.fixture
+    async def desk(self) -> AsyncIterator[Desk]:
+        async with Desk() as desk:
+            yield desk
+
+    async def test_keys_go_in_output_comes_out_and_the_terminal_is_as_before(self, shell: Any, desk: Desk) -> None:
+        async with shell() as (inside, process), anyio.create_task_group() as group:
+
+            async def type_and_look() -> None:
+                await desk.person.sees(rb"# ")
+                await desk.person.types(b"stty size; tty\n")
+                await desk.person.sees(rb"33 111\r\n/dev/pts/")
+                await desk.person.types(b"sh -c 'echo go; exec sleep 600'\r")
+                await desk.person.sees(rb"\ngo\r\n")
+                await desk.person.types(b"\x03")  # it ends sleep, neither the shell nor this process
+                await desk.person.sees(rb"# ")
+                await desk.person.types(b"exit 4\r")
+
+            group.start_soon(type_and_look)
+            with anyio.fail_after(60):
+                assert await inside.console.attach(desk.terminal) is False
+            assert desk.is_as_before()
+            assert (await process.wait()).status == 4
+
+    async def test_the_size_follows(self, shell: Any, desk: Desk) -> None:
+        async with shell() as (inside, _), anyio.create_task_group() as group:
+            group.start_soon(inside.console.attach, desk.terminal)
+            await desk.person.sees(rb"# ")
+            desk.emulator.resize(20, 70)
+            os.kill(os.getpid(), signal.SIGWINCH)  # the kernel sends it to the foreground group, which a test is not
+            with anyio.fail_after(60):
+                while inside.console.size() != (20, 70):
+                    await anyio.lowlevel.checkpoint()
+            group.cancel_scope.cancel()
+        assert desk.is_as_before()
+
+    @pytest.mark.parametrize("keys", [[b"\x10\x11"], [b"\x10", b"\x11"], [b"echo no\x10", b"\x10\x11more"]])
+    async def test_the_detach_keys_leave_the_container_running(self, shell: Any, desk: Desk, keys: list[bytes]) -> None:
+        async with shell() as (inside, process):
+            async with anyio.create_task_group() as group:
+
+                async def leave() -> None:
+                    await desk.person.sees(rb"# ")
+                    for chunk in keys:
+                        await desk.person.types(chunk)
+                        await anyio.wait_all_tasks_blocked()
+
+                group.start_soon(leave)
+                with anyio.fail_after(60):
+                    assert await inside.console.attach(desk.terminal) is True
+            assert desk.is_as_before()
+            await inside.console.send(b"\x15exit 3\n")  # Ctrl-U: forget what was typed of a line
+            assert (await process.wait()).status == 3
+
+    async def test_keys_that_only_begin_like_the_detach_keys_reach_the_container(self, shell: Any, desk: Desk) -> None:
+        async with shell() as (inside, _), anyio.create_task_group() as group:
+            group.start_soon(functools.partial(inside.console.attach, desk.terminal, detach_keys=b"xyz"))
+            await desk.person.sees(rb"# ")
+            for chunk in (b"echo =x", b"yx", b"y=\r"):
+                await desk.person.types(chunk)
+                await anyio.wait_all_tasks_blocked()
+            await desk.person.sees(rb"\n=xyxy=\r\n")
+            group.cancel_scope.cancel()
+
+    async def test_without_detach_keys_all_keys_reach_the_container(self, shell: Any, desk: Desk) -> None:
+        async with shell() as (inside, _), anyio.create_task_group() as group:
+            group.start_soon(functools.partial(inside.console.attach, desk.terminal, detach_keys=b""))
+            await desk.person.sees(rb"# ")
+            await desk.person.types(b"head -c 2 | od -An -tx1\r")
+            await desk.person.sees(rb"tx1\r\n")
+            await desk.person.types(b"\x10\x11\r")
+            await desk.person.sees(rb"10 0a|10 11")  # Ctrl-Q is the terminal's own START, unless it is raw
+            group.cancel_scope.cancel()
+
+    async def test_a_cancellation_gives_the_terminal_its_settings_back(self, shell: Any, desk: Desk) -> None:
+        async with shell() as (inside, _):
+            with anyio.CancelScope() as scope:
+                async with anyio.create_task_group() as group:
+                    group.start_soon(inside.console.attach, desk.terminal)
+                    await desk.person.sees(rb"# ")
+                    assert not termios.tcgetattr(desk.terminal)[3] & termios.ICANON
+                    scope.cancel()
+            assert desk.is_as_before()
+
+    async def test_the_end_of_ones_own_terminal_ends_it(self, shell: Any) -> None:
+        async with shell() as (inside, _):
+            desk = Desk()
+            terminal = os.dup(desk.terminal)
+            async with anyio.create_task_group() as group:
+
+                async def hang_up() -> None:
+                    await desk.person.sees(rb"# ")
+                    await desk.emulator.aclose()
+
+                group.start_soon(hang_up)
+                with anyio.fail_after(60):
+                    assert await inside.console.attach(terminal) is False
+            os.close(terminal)
+            os.close(desk.terminal)
+
+    async def test_much_output(
+        self, reaping: Runc, make_bundle: Callable[..., Path], container_id: str, desk: Desk
+    ) -> None:
+        bundle = make_bundle("seq", "1", "50000", terminal=True)
+        async with ConsoleSocket() as sock, reaping.container(container_id, bundle, console_socket=sock) as container:
+            async with await sock.receive() as console, anyio.create_task_group() as group:
+                await container.start()
+                group.start_soon(console.attach, desk.terminal)
+                await desk.person.sees(rb"\n50000\r\n")
+            assert (await container.wait()).status == 0
+
+    async def test_what_is_not_a_terminal_is_refused(self, shell: Any) -> None:
+        async with shell() as (inside, _):
+            reader, writer = os.pipe()
+            with pytest.raises(OSError, match=f"descriptor {reader} is not a terminal") as raised:
+                await inside.console.attach(reader)
+            assert raised.value.errno == errno.ENOTTY
+            os.close(reader)
+            os.close(writer)
+            with pytest.raises(OSError, match="Bad file descriptor"):
+                await inside.console.attach(reader)
+
+    async def test_a_closed_console_is_refused_before_the_terminal_is_touched(self, shell: Any, desk: Desk) -> None:
+        async with shell() as (inside, _):
+            await inside.console.aclose()
+            with pytest.raises(anyio.ClosedResourceError):
+                await inside.console.attach(desk.terminal)
+            assert desk.is_as_before()
 
 
 class TestWithoutAContainer:

@@ -29,7 +29,7 @@ from .commands import COMMANDS
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["failure", "parse_log"]
+__all__ = ["failure", "may_have_ended", "parse_log"]
 
 # -- the table ---------------------------------------------------------------------------------------------
 
@@ -49,7 +49,49 @@ class Row(NamedTuple):
 
 
 _STARTS = frozenset({"create", "run", "restore"})
+_EXEC = frozenset({"exec"})
 _BUNDLES = _STARTS | {"spec"}
+_NOT_THERE = r"(no such (file|device)|not a directory)"
+
+_REJECTIONS = (
+    # It is not JSON, or has another shape.
+    r"(unexpected )?EOF$|invalid character |json: |config cannot be null",
+    # The root file system.
+    r"(root|`rootfsPath`) must be specified|unknown version specified",
+    r"unable to start init: fork/exec \S+: not a directory",
+    r"make `.*` private: (No such file|a component is not)|the rootfs path `[^`]*` does not exist|readlink ``: No such",
+    # The process.
+    r"((process|Cwd) property|args) must not be empty|Cwd must be an absolute|the current working directory is not an",
+    r"block `process` not found|exec: \"\": |(cannot find|executable file) `` ",
+    r"wrong rlimit value|bad CPUAffinity|scheduler |sched_set|io priority |selinux label is ",
+    r"(unable to apply )?apparmor (profile|failed)",
+    # Namespaces, and what needs one.
+    r"malformed spec file|namespace .* does not exist|duplicate namespace type",
+    r"(unable to create new parent process: )?namespace path: ",
+    r"rootless containers? requires? |cannot specify .* mount option|could not find a user namespace mapping",
+    r"(the )?sysctl |open (sysctl \S+ file|`?/proc/sys/\S+): ",
+    r"unable to (set (host|domain)name|restrict sys|apply network|move network)|(host|domain)name requires the UTS",
+    r"(user|time|cgroup) namespaces? |setting ucounts |write `/proc/self/timens_offsets`",
+    r"netlink error while looking for interface|could not find device",
+    # Seccomp.
+    r"string \S* is not a valid |(unable to init |unknown )?seccomp\b|get_seccomp_operator",
+    r"listenerPath is not set|errno value specified for action",
+    # Limits, devices, other values. What begins with "invalid" is one, except the value of a flag.
+    r"invalid (?!value )",
+    r"unknown persona|memory policy |(requested )?linux NUMA mempolicy|requested NUMA",
+    r"intelRdt|the resc?tr?l |statfs `/sys/fs/resctrl`",
+    r"device access at |annotation |rootfsPropagation|expected cgroupsPath |cgroup: either Path",
+    r"cannot set .* (with cgroupv2|without|less than)|.* not supported on cgroupv2",
+    r"key `.*` must be|the specified key |(error setting cgroup config for procHooks process: )?unified resource ",
+    # Mounts and hooks whose source, type, destination or program is not there.
+    r"(cannot stat|open|openat2|open_tree) `[^`]*`: No such file",
+    rf"(error mounting|failed to fulfil mount request|mount `).*: {_NOT_THERE}",
+    r"override of the mount destination|.* cannot be mounted because|mount field contains|bind mounts cannot",
+    rf"error running (\w+ )?hook #\d+: fork/exec \S+: {_NOT_THERE}",
+)
+"""How the rejection of a ``config.json`` begins. Not among them, since other failures say the same: crun's ``error
+executing hook`` (also of a hook that ran and failed), runc 1.1's ``error closing exec fds`` (of a mount that hides
+``/proc``)."""
 
 TABLE: tuple[Row, ...] = (
     Row(r"container does not exist$", ContainerNotFoundError),
@@ -82,23 +124,30 @@ TABLE: tuple[Row, ...] = (
     Row(r"cannot delete container \S+ that is not stopped", ContainerRunningError),
     Row(r"container (init )?still running$", ContainerRunningError),
     Row(r"the container `[^`]*` is not in `created` or `stopped` state", ContainerRunningError),
-    # The bundle, its config.json, its root file system.
+    # The container ended while the runtime was entering it. Other messages of that moment: `may_have_ended`.
+    Row(r"nsexec.*failed to open /proc/\d+/ns/\w+: No such file", ContainerNotRunningError, _EXEC),
+    Row(r"unable to create new parent process: namespace path: lstat /proc/\d+/", ContainerNotRunningError, _EXEC),
+    Row(r"setns `\w+`: Bad file descriptor", ContainerNotRunningError, _EXEC),
+    # The bundle, its config.json, its root file system; before `_REJECTIONS`, which say more of these.
     Row(r"chdir .*: (no such file|not a directory)", BundleError, _BUNDLES),
     Row(r"JSON specification file .* not found", BundleError),
     Row(r"(error loading|load) [`']?config\.json", BundleError),
-    Row(r"((unexpected )?EOF$|invalid character |json: |config cannot be null)", BundleError, _STARTS),
-    Row(r"((process|Cwd) property|args) must not be empty|Cwd must be an absolute", BundleError, _STARTS),
-    Row(r"root must be specified|invalid config file|unknown version specified", BundleError, _STARTS),
-    Row(r"malformed spec file|namespace .* does not exist", BundleError, _STARTS),
-    Row(r"(invalid|duplicate) namespace type", BundleError, _STARTS),
-    Row(r"rootless containers? requires? ", BundleError, _STARTS),
-    Row(r"invalid (rootfs|mount) ?", BundleError, _STARTS),
-    Row(r"make `.*` private: No such file", BundleError, _STARTS),  # crun 1.8: no root file system
-    Row(r"(readlink ``|open `[^/`][^`]*`): No such file", BundleError, _STARTS),  # crun 1.28: the same
+    *(Row(sentence, BundleError, _STARTS) for sentence in _REJECTIONS),
+    Row(r".*: invalid argument$", BundleError, frozenset({"create", "run"})),  # a value that the kernel refuses
 )  # fmt: skip
 
 _ROWS = tuple((re.compile(row.sentence, re.IGNORECASE), row) for row in TABLE)
-_LEAD = re.compile(r"(runc \w+ failed: |exec failed: )")
+_LEAD = re.compile(
+    r"(runc \w+ failed: |exec failed: )?"
+    r"(unable to start container process: )?(error during container init: )?"
+)
+_CONSEQUENCE = re.compile(r".*(can't get final child's PID from pipe|error executing setns process)|fail startup$")
+"""What the runtime says after its own child has said why it failed."""
+_MAY_HAVE_ENDED = re.compile(
+    r"read init-p: connection reset|error writing config to pipe|procReady not received|reading from parent failed"
+    r"|error executing setns process|nsexec-\w+\[\d+\]: (failed to sync|unable to spawn stage-\d: Cannot allocate)"
+    r"|read pipe failed|write to sync socket: Broken pipe|fork: Cannot allocate memory|fail startup"
+)
 _CRASH = re.compile(r"^(runtime: failed|runtime/cgo: |fatal error: |panic: ).*", re.MULTILINE)
 _UNKNOWN_FLAG = re.compile(
     r"(?:Incorrect Usage[:.] )?flag provided but not defined: -(?P<go>\S+)"
@@ -200,20 +249,29 @@ def failure(
     command = next((word for word in argv[1:] if word in COMMANDS), "")
     if unsupported := _unsupported(argv, command, message, version):
         return UnsupportedError(argv, status, unsupported, log)
-    lead = _LEAD.match(message)
-    core = message[lead.end() :] if lead else message
+    core = _LEAD.sub("", message, count=1)
     for pattern, row in _ROWS:
         if (not row.commands or command in row.commands) and pattern.match(core):
             return row.error(argv, status, message, log)
     return CommandError(argv, status, message, log)
 
 
+def may_have_ended(error: CommandError) -> bool:
+    """Whether an ``exec`` may have failed because its container was just ending.
+
+    The runtimes then say that their own child has gone, which has other causes as well (a lack of memory); so the
+    state has to be asked. Where the message tells it, `failure` has made a `ContainerNotRunningError` already.
+    """
+    return type(error) is CommandError and _MAY_HAVE_ENDED.match(_LEAD.sub("", error.message, count=1)) is not None
+
+
 def _decisive(entries: Sequence[LogEntry]) -> str:
-    """The last error; entries without a level count where there is none with one."""
+    """The last error, or the first one that it is a consequence of; without any, the last entry that has no level."""
     for levels in (("error", "fatal", "panic"), ("",)):
-        for entry in reversed(entries):
-            if entry.level in levels and entry.message and not entry.message.startswith("Try `"):
-                return entry.message
+        found = [entry.message for entry in entries if entry.level in levels and entry.message]
+        found = [message for message in found if not message.startswith("Try `")]
+        if found:
+            return found[0] if _CONSEQUENCE.match(found[-1]) else found[-1]
     return ""
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import re
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runc_async._cli.messages import TABLE, failure, parse_log
+from runc_async._cli.messages import _LEAD, TABLE, failure, may_have_ended, parse_log
 from runc_async._errors import (
     BundleError,
     CommandError,
@@ -20,6 +22,11 @@ from runc_async._errors import (
     LogEntry,
     UnsupportedError,
 )
+
+DATA = Path(__file__).parents[1] / "data/runtimes"
+
+PARENT = "unable to create new parent process: namespace path:"
+INIT = "unable to start container process: error during container init:"
 
 # As the runtimes say them; what they say of each daily failure is in `test_errors.py`.
 SENTENCES = [
@@ -55,6 +62,10 @@ SENTENCES = [
     ("exec", "exec failed: cannot exec in a paused container (use …)", ContainerNotRunningError),
     ("pause", "container paused", ContainerNotRunningError),
     ("exec", "the container `x` is paused", ContainerNotRunningError),
+    ("exec", "nsexec-1[7]: failed to open /proc/7/ns/ipc: No such file or directory", ContainerNotRunningError),
+    ("exec", f"exec failed: {PARENT} lstat /proc/7/ns/ipc: no such file or directory", ContainerNotRunningError),
+    ("exec", "setns `mnt`: Bad file descriptor", ContainerNotRunningError),
+    ("create", f"runc create failed: {PARENT} lstat /proc/7/ns/ipc: no such file or directory", BundleError),
     ("kill", "kill container: No such process", ContainerNotRunningError),
     ("kill", "container process not found, the pid was reused: No such process", ContainerNotRunningError),
     ("kill", "open pidfd: No such process", ContainerNotRunningError),
@@ -90,6 +101,26 @@ SENTENCES = [
     ("create", "runc create failed: invalid rootfs: stat /x: no such file or directory", BundleError),
     ("create", "make `/x` private: No such file or directory", BundleError),
     ("create", "readlink ``: No such file or directory", BundleError),
+    ("create", "cannot set swap limit without the memory limit", BundleError),
+    ("create", "the `network limits` not supported on cgroupv2", BundleError),
+    ("create", "runc create failed: invalid mount {…}: bind mounts cannot have any options", BundleError),
+    ("create", f"runc create failed: {INIT} unable to apply apparmor profile: x: no such file or directory",
+     BundleError),
+    ("create", "override of the mount destination `/proc` is not allowed", BundleError),
+    ("create", f'runc create failed: {INIT} exec: "": executable file not found in $PATH', BundleError),
+    ("create", "open `/proc/sys/net/nosuch`: No such file or directory", BundleError),
+    ("create", 'Incorrect Usage: invalid value "x" for flag -preserve-fds: parse error', CommandError),
+    ("create", 'invalid value "x" for flag -preserve-fds: parse error', CommandError),
+    ("create", f'runc create failed: {INIT} error mounting "/x" to rootfs: no such file or directory', BundleError),
+    ("create", f'runc create failed: {INIT} error mounting "/x" to rootfs: permission denied', CommandError),
+    ("create", "netlink error while looking for interface `nosuch0`: No such device", BundleError),
+    ("create", "statfs `/sys/fs/resctrl`: No such file or directory", BundleError),
+    ("run", "mount `x` to `y`: Not a directory", BundleError),
+    ("run", "mount `x` to `y`: Permission denied", CommandError),
+    ("run", "runc run failed: unable to start container process: fork/exec /proc/self/exe: cannot allocate memory",
+     CommandError),
+    ("create", "error executing hook `/no/such/hook` (exit code: 1)", CommandError),
+    ("update", "write to `memory.limit_in_bytes`: Invalid argument", CommandError),
     ("run", "open `rootfs`: No such file or directory", BundleError),
     ("create", "open `/nope/pid` for writing: No such file or directory", CommandError),
     ("run", 'runc run failed: unable to start: exec: "x": executable file not found in $PATH', CommandError),
@@ -106,10 +137,63 @@ def test_a_known_sentence_gets_its_class(command: str, sentence: str, wanted: ty
 
 
 def test_every_row_of_the_table_is_some_runtimes_sentence() -> None:
-    cores = [(command, re.sub(r"^(runc \w+|exec) failed: ", "", sentence)) for command, sentence, _ in SENTENCES]
+    said = [(command, sentence) for command, sentence, _ in SENTENCES]
+    said += [
+        ("create", each) for path in DATA.glob("*/rejections.json") for each in json.loads(path.read_text()).values()
+    ]
+    cores = [(command, _LEAD.sub("", sentence, count=1)) for command, sentence in said]
     for row in TABLE:
         pattern = re.compile(row.sentence, re.IGNORECASE)
         assert any(pattern.match(core) and command in (row.commands or {command}) for command, core in cores), row
+
+
+@pytest.mark.parametrize(
+    ("entries", "wanted", "kind"),
+    [
+        (
+            ["fatal:nsexec-1[7]: failed to setns into net namespace: Invalid argument",
+             "fatal:nsexec-0[6]: failed to sync with stage-1: next state: Success",
+             "error:runc create failed: unable to start container process: can't get final child's PID from pipe: EOF"],
+            0, BundleError,
+        ),
+        (
+            ["error:setns `mnt`: Bad file descriptor", "error:fail startup"],
+            0, CommandError,
+        ),
+        (["error:fail startup", "error:open `/no/such`: No such file or directory"], 1, BundleError),
+        (["error:runc create failed: can't get final child's PID from pipe: EOF"], 0, CommandError),
+    ],
+)  # fmt: skip
+def test_the_reason_counts_and_not_what_follows_from_it(
+    entries: list[str], wanted: int, kind: type[CommandError]
+) -> None:
+    log = [LogEntry(*entry.split(":", 1)) for entry in entries]
+    error = failure(["runc", "create", "x"], 1, log=log)
+    assert (error.message, type(error)) == (log[wanted].message, kind)
+
+
+@pytest.mark.parametrize(
+    ("message", "doubtful"),
+    [
+        ("exec failed: unable to start container process: read init-p: connection reset by peer", True),
+        (
+            "exec failed: unable to start container process: error writing config to pipe: broken pipe",
+            True,
+        ),
+        ("exec failed: unable to start container process: procReady not received", True),
+        ("exec failed: unable to start container process: error executing setns process: signal: broken pipe", True),
+        ("nsexec-1[7]: unable to spawn stage-2: Cannot allocate memory", True),
+        ("nsexec-0[7]: failed to sync with child: next state: Connection reset by peer", True),
+        ("write to sync socket: Broken pipe", True),
+        ("read pipe failed", True),
+        ("fork: Cannot allocate memory", True),
+        ('exec failed: unable to start container process: exec: "x": executable file not found in $PATH', False),
+        ("exec failed: cannot exec in a stopped container", False),  # is one already
+        ("container does not exist", False),
+    ],
+)
+def test_an_exec_whose_container_may_have_ended_is_told_from_other_failures(message: str, doubtful: bool) -> None:
+    assert may_have_ended(failure(["runc", "exec", "x"], 255, log=[LogEntry("error", message)])) is doubtful
 
 
 UNSUPPORTED = [

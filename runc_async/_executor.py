@@ -1,10 +1,11 @@
-"""Executors: how the runtime's binary is reached at every call."""
+"""Executors: how each call reaches the runtime's binary."""
 
 from __future__ import annotations
 
 import abc
 import errno
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from ._errors import ExecutorError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
     from typing import Self
 
@@ -23,12 +24,19 @@ if TYPE_CHECKING:
 
 __all__ = ["Executable", "Executor", "FdExecutor", "PathExecutor", "SealedExecutor"]
 
+logger = logging.getLogger("runc_async")
+
 MFD_EXEC = 0x10
 CHUNK = 1 << 20
 
 # runc 1.1 takes a memfd for its own clone only with exactly these (newer ones allow F_SEAL_EXEC besides).
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 SEALED_MODE = 0o511
+
+OVERFLOW_ID = 65534
+"""The owner that a user namespace shows for files of users outside it."""
+_LOGGED: set[str] = set()
+"""Files and directories of which a warning was logged."""
 
 
 class Executable(NamedTuple):
@@ -77,6 +85,9 @@ class PathExecutor(Executor):
     """By path, or by name on ``PATH``, resolved at every call.
 
     :param path: a path (with a slash, relative to the working directory of the moment) or a bare name.
+
+    To root, `executable` gives no file that others may write or replace: an `ExecutorError` names it. Root's look-up on
+    ``PATH`` skips relative entries such as ``.``.
     """
 
     def __init__(self, path: str | os.PathLike[str] = "runc") -> None:
@@ -89,12 +100,8 @@ class PathExecutor(Executor):
     def executable(self) -> Executable:
         if self._closed:
             raise ExecutorError(f"{self!r} is closed")
-        if "/" in self.path:
-            path = os.path.abspath(self.path)
-        else:
-            path = shutil.which(self.path) or ""
-            if not path:
-                raise ExecutorError(f"{self.path}: no such program on PATH")
+        path = os.path.abspath(_find(self.path))
+        _check_trust(path)
         return Executable((os.path.basename(path),), path=path)
 
     @property
@@ -112,13 +119,18 @@ class FdExecutor(Executor):
     :param fd: a descriptor of a regular, executable file (``O_PATH`` suffices), or an object with
         ``fileno()``. It is duplicated; the caller keeps its own.
     :param name: argv[0] of the runtime; None takes the file's own name.
-    :raises ExecutorError: it is not a regular file or not executable.
+    :raises ExecutorError: it is not a regular file, not executable, or others may write it and this process is root's.
     :raises OSError: it is not open (``EBADF``), or no descriptor is free (``EMFILE``).
     """
 
     def __init__(self, fd: int | HasFileno, *, name: str | None = None) -> None:
         number = fd if isinstance(fd, int) else fd.fileno()
         self._adopt(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3), name)
+        status = os.fstat(self._fd)
+        if os.geteuid() == 0 and status.st_nlink and status.st_mode & stat.S_IWOTH:  # a memfd has no link
+            self.close()
+            mode = stat.S_IMODE(status.st_mode)
+            raise ExecutorError(f"{self.name}: others may write it (mode {mode:04o}), so root does not execute it")
 
     def _adopt(self, fd: int, name: str | None) -> None:
         try:
@@ -137,7 +149,8 @@ class FdExecutor(Executor):
         """Open the runtime's binary and keep it.
 
         :param path: its path, or a bare name to look up on ``PATH``.
-        :raises ExecutorError: it is missing, not a regular file or not executable.
+        :raises ExecutorError: it is missing, not a regular file, not executable, or others than root may write or
+            replace it and this process is root's.
         """
         found, fd = _open(path, os.O_PATH)
         executor = cls.__new__(cls)
@@ -195,11 +208,12 @@ class SealedExecutor(FdExecutor):
 
         :param path: its path, or a bare name to look up on ``PATH``.
         :param sha256: the digest that it must have, 64 hexadecimal digits; None takes what is there.
-        :raises ExecutorError: it is missing, unreadable, not an executable regular file, or has another digest.
+        :raises ExecutorError: it is missing, unreadable, not an executable regular file, or has another digest; or,
+            without a digest, others than root may write or replace it and this process is root's.
         :raises ValueError: `sha256` is no such digest.
         """
         expected = _digest(sha256)
-        found, fd = _open(path, os.O_RDONLY)
+        found, fd = _open(path, os.O_RDONLY, trusted=expected is not None)
         try:
             _check_executable(os.fstat(fd), found)
             with open(fd, "rb", buffering=0, closefd=False) as file:
@@ -226,31 +240,27 @@ class SealedExecutor(FdExecutor):
     def _seal(
         cls, chunks: Iterable[bytes | bytearray | memoryview], *, name: str, source: str, expected: str | None
     ) -> Self:
-        import hashlib
-
-        digest = hashlib.sha256()
         fd = _executable_memfd(name)
         try:
-            size = 0
             for chunk in chunks:
-                digest.update(chunk)
-                size += len(chunk)
                 view = memoryview(chunk).cast("B")
                 while view:
                     view = view[os.write(fd, view) :]
-            if not size:
+            if os.fstat(fd).st_size == 0:
                 raise ExecutorError(f"{source}: empty")
-            if expected is not None and digest.hexdigest() != expected:
-                raise ExecutorError(f"{source}: sha256 is {digest.hexdigest()}, not the expected {expected}")
             os.fchmod(fd, SEALED_MODE)
             fcntl.fcntl(fd, fcntl.F_ADD_SEALS, SEALS)
+            # Only now: until here the caller's buffer could change between the write and the digest.
+            digest = _digest_of(fd)
+            if expected is not None and digest != expected:
+                raise ExecutorError(f"{source}: sha256 is {digest}, not the expected {expected}")
             # Re-opened for reading: a descriptor open for writing would make every execution ETXTBSY.
             read_only = _reopen(fd)
         finally:
             os.close(fd)
         executor = cls.__new__(cls)
         executor._adopt(read_only, name)
-        executor.sha256 = digest.hexdigest()
+        executor.sha256 = digest
         return executor
 
     sha256: str
@@ -264,18 +274,77 @@ def _fspath(path: str | os.PathLike[str]) -> str:
     return text
 
 
-def _open(path: str | os.PathLike[str], flags: int) -> tuple[str, int]:
-    """Find a file as a shell would and open it; the path and the descriptor."""
-    text = _fspath(path)
-    found = text if "/" in text else shutil.which(text)
+def _find(path: str) -> str:
+    """Find a program as a shell would. For root, not by a relative entry of PATH: anybody may have put a file there."""
+    if "/" in path:
+        return path
+    entries = os.environ.get("PATH", os.defpath).split(os.pathsep)
+    if os.geteuid() == 0:
+        entries = [entry for entry in entries if os.path.isabs(entry)]
+    found = shutil.which(path, path=os.pathsep.join(entries)) if entries else None
     if found is None:
-        raise ExecutorError(f"{text}: no such program on PATH")
+        raise ExecutorError(f"{path}: no such program on PATH")
+    return found
+
+
+def _open(path: str | os.PathLike[str], flags: int, *, trusted: bool = False) -> tuple[str, int]:
+    """Find a file and open it; the path and the descriptor.
+
+    :param trusted: whether its content is checked anyway, so that it does not matter who may write it.
+    """
+    found = _find(_fspath(path))
     try:
-        return found, os.open(found, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+        fd = os.open(found, flags | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError as exc:
         if exc.errno in (errno.EMFILE, errno.ENFILE):
             raise
         raise ExecutorError(f"{found}: {exc.strerror}") from exc
+    if not trusted:
+        try:
+            _check_trust(os.path.abspath(found))
+        except BaseException:
+            os.close(fd)
+            raise
+    return found, fd
+
+
+def _check_trust(path: str) -> None:
+    """As root, refuse a file that others may write, or that they may replace in a directory on the way to it.
+
+    What belongs to another user, or another group may write, is only logged: a checkout in a container often does.
+    """
+    if os.geteuid() != 0:
+        return
+    real = os.path.realpath(path)
+    for place in {path, real, *_parents(path), *_parents(real)}:
+        try:
+            status = os.stat(place)
+        except OSError:  # whatever executes it reports that it is missing
+            continue
+        if _is_shared(status):  # its entries are their owners' alone
+            continue
+        if status.st_mode & stat.S_IWOTH:
+            mode = f"{place} has mode {stat.S_IMODE(status.st_mode):04o}"
+            raise ExecutorError(f"{path}: others may write or replace it ({mode}), so root does not execute it")
+        if place not in _LOGGED and _is_writable_by_some(status):
+            _LOGGED.add(place)
+            logger.warning("%s: users other than root may write %s, and so replace what root executes", path, place)
+
+
+def _is_shared(status: os.stat_result) -> bool:
+    """Whether it is a directory such as ``/tmp``, where nobody can replace another user's files."""
+    return stat.S_ISDIR(status.st_mode) and bool(status.st_mode & stat.S_ISVTX) and status.st_uid in (0, OVERFLOW_ID)
+
+
+def _is_writable_by_some(status: os.stat_result) -> bool:
+    owned = status.st_uid not in (0, OVERFLOW_ID)
+    return owned or bool(status.st_mode & stat.S_IWGRP and status.st_gid not in (0, OVERFLOW_ID))
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path != "/":
+        path = os.path.dirname(path)
+        yield path
 
 
 def _check_executable(status: os.stat_result, name: str) -> None:
@@ -300,10 +369,23 @@ def _digest(sha256: str | None) -> str | None:
     return sha256 and sha256.lower()
 
 
+def _digest_of(fd: int) -> str:
+    import hashlib
+
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        file.seek(0)
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _executable_memfd(name: str) -> int:
     flags = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
     try:
         return os.memfd_create(name, flags | MFD_EXEC)
+    except PermissionError as exc:
+        reason = (
+            "this kernel makes no executable memory files (sysctl vm.memfd_noexec=2): use FdExecutor, or set it to 1"
+        )
+        raise ExecutorError(f"{name}: {reason}") from exc
     except OSError as exc:  # EINVAL: a kernel before 6.3, where every memfd is executable
         if exc.errno != errno.EINVAL:
             raise

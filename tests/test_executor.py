@@ -21,6 +21,8 @@ import pytest
 from runc_async import ExecutorError, FdExecutor, PathExecutor, SealedExecutor
 from runc_async._executor import SEALS, Executor
 
+from ._ordinary import run_as_ordinary_user
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -247,6 +249,139 @@ class TestSealedExecutor:
         (tmp_path / "plain").write_bytes(b"x")
         with pytest.raises(ExecutorError, match="not executable"):
             SealedExecutor.open(tmp_path / "plain")
+
+
+class TestTrust:
+    """What root executes, nobody else may write."""
+
+    @pytest.fixture(autouse=True)
+    def as_root(self) -> None:
+        if os.geteuid() != 0:
+            pytest.skip("only root is careful: run the suite as root")
+
+    @pytest.mark.parametrize("make", [lambda path: PathExecutor(path).executable(), *HOLDERS])
+    def test_a_runtime_that_others_may_write_is_refused(self, make: Callable[[Path], object], program: Path) -> None:
+        program.chmod(0o757)
+        with pytest.raises(ExecutorError, match=r"runc: others may write or replace it \(.*/runc has mode 0757\)"):
+            make(program)
+
+    @pytest.mark.parametrize("make", [lambda path: PathExecutor(path).executable(), *HOLDERS])
+    def test_a_directory_in_which_others_may_replace_it_is_refused(
+        self, make: Callable[[Path], object], program: Path
+    ) -> None:
+        program.parent.chmod(0o777)
+        with pytest.raises(ExecutorError, match=r"others may write or replace it \(\S+ has mode 0777\)"):
+            make(program)
+
+    def test_a_link_is_no_way_around(self, program: Path, tmp_path: Path) -> None:
+        folder = tmp_path / "open"
+        folder.mkdir(mode=0o700)
+        moved = program.rename(folder / "runc")
+        link = tmp_path / "link"
+        link.symlink_to(moved)
+        assert PathExecutor(link).executable().path == str(link)
+        folder.chmod(0o777)
+        with pytest.raises(ExecutorError, match="open has mode 0777"):
+            PathExecutor(link).executable()
+
+    def test_a_shared_directory_such_as_tmp_is_fine(self, program: Path) -> None:
+        program.parent.chmod(0o1777)
+        assert PathExecutor(program).executable().path == str(program)
+
+    def test_a_descriptor_of_a_file_that_others_may_write_is_refused(self, program: Path) -> None:
+        program.chmod(0o757)
+        with program.open("rb") as file, pytest.raises(ExecutorError, match=r"others may write it \(mode 0757\)"):
+            FdExecutor(file)
+
+    def test_a_memory_file_is_nobody_elses(self, program: Path) -> None:
+        fd = os.memfd_create("runc")
+        os.write(fd, program.read_bytes())
+        with FdExecutor(fd) as executor:
+            assert stat.S_IMODE(os.fstat(executor.fileno()).st_mode) & stat.S_IWOTH
+        os.close(fd)
+
+    def test_a_digest_makes_up_for_who_may_write(self, program: Path) -> None:
+        program.chmod(0o757)
+        digest = hashlib.sha256(program.read_bytes()).hexdigest()
+        with SealedExecutor.open(program, sha256=digest) as executor:
+            assert execute(executor) == 0
+
+    def test_a_runtime_of_another_user_is_logged_once(self, program: Path, caplog: pytest.LogCaptureFixture) -> None:
+        os.chown(program, 54321, -1)
+        for _ in range(2):
+            assert PathExecutor(program).executable().path == str(program)
+        assert [record.getMessage() for record in caplog.records] == [
+            f"{program}: users other than root may write {program}, and so replace what root executes"
+        ]
+
+    def test_relative_entries_of_the_path_are_not_searched(
+        self, program: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.chdir(program.parent)
+        for path in (".", "", ".:", "../" + program.parent.name):
+            monkeypatch.setenv("PATH", path)
+            with pytest.raises(ExecutorError, match="no such program on PATH"):
+                PathExecutor().executable()
+            with pytest.raises(ExecutorError, match="no such program on PATH"):
+                SealedExecutor.open("runc")
+        monkeypatch.setenv("PATH", f".:{program.parent}")
+        assert PathExecutor().executable().path == str(program)
+
+
+def test_another_user_may_execute_what_others_may_write() -> None:
+    ended = run_as_ordinary_user(
+        """
+        import shutil, tempfile
+        from runc_async import PathExecutor
+        with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+            runc = shutil.copy("/bin/true", f"{folder}/runc")
+            os.chmod(runc, 0o777)
+            os.chdir(folder)
+            os.environ["PATH"] = "."
+            print(PathExecutor().executable().path == runc)
+            os.chdir("/")
+        """
+    )
+    assert ended.stdout == "True\n", ended.stderr
+
+
+def test_the_digest_is_of_what_was_sealed_though_the_buffer_changes_meanwhile(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = bytearray(program.read_bytes())
+    write = os.write
+
+    def write_and_change(fd: int, view: memoryview) -> int:
+        try:
+            return write(fd, view)
+        finally:
+            data[:4] = b"EVIL"
+
+    monkeypatch.setattr(os, "write", write_and_change)
+    with SealedExecutor.from_bytes(data) as executor:
+        sealed = os.pread(executor.fileno(), len(data) + 1, 0)
+    assert executor.sha256 == hashlib.sha256(sealed).hexdigest() == hashlib.sha256(program.read_bytes()).hexdigest()
+
+
+def test_a_kernel_that_makes_no_executable_memory_files_is_named() -> None:
+    program = """
+        import os, sys
+        sys.path.insert(0, os.getcwd())
+        with open("/proc/sys/vm/memfd_noexec", "w") as file:
+            file.write("2")
+        from runc_async import ExecutorError, SealedExecutor
+        try:
+            SealedExecutor.open("/bin/true")
+        except ExecutorError as exc:
+            print(exc)
+    """
+    if not Path("/proc/sys/vm/memfd_noexec").exists():
+        pytest.skip("needs the sysctl vm.memfd_noexec: Linux 6.3")
+    ended = subprocess.run(
+        ["unshare", "--pid", "--fork", "--mount-proc", sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "sysctl vm.memfd_noexec=2" in ended.stdout, ended.stderr
 
 
 def test_without_proc_it_says_so() -> None:

@@ -113,6 +113,7 @@ SENTENCES = [
     ("create", 'invalid value "x" for flag -preserve-fds: parse error', CommandError),
     ("create", f'runc create failed: {INIT} error mounting "/x" to rootfs: no such file or directory', BundleError),
     ("create", f'runc create failed: {INIT} error mounting "/x" to rootfs: permission denied', CommandError),
+    ("create", 'unified resource "../x" must be a file name (no slashes)', BundleError),
     ("create", "netlink error while looking for interface `nosuch0`: No such device", BundleError),
     ("create", "statfs `/sys/fs/resctrl`: No such file or directory", BundleError),
     ("run", "mount `x` to `y`: Not a directory", BundleError),

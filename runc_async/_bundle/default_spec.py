@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from .._cli.validation import INT64, MOST_ID, byte_size, named
 from .._process.environment import checked
-from .seccomp import SECCOMP
+from .seccomp import seccomp_profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .._cli.options import StrPath
-    from .spec import Capabilities, LinuxResources, Mount, Namespace, Spec, User
+    from .spec import Capabilities, LinuxResources, LinuxSeccomp, Mount, Namespace, Spec, User
 
 __all__ = ["default_spec"]
 
@@ -78,15 +78,15 @@ def default_spec(
     terminal: bool = False,
     rootless: bool | None = None,
     capabilities: Sequence[str] | None = None,
-    seccomp: bool = True,
+    seccomp: Literal["default", "strict", "unconfined"] | bool | LinuxSeccomp = "default",
     tmp: str | int = "64M",
     annotations: Mapping[str, str] | None = None,
 ) -> Spec:
     """Make a ``config.json`` that is safe by default (OCI runtime specification).
 
     No new privileges, two capabilities, a read-only root file system with a small ``/tmp``, masked and read-only
-    paths below ``/proc`` and ``/sys``, namespaces of its own, no network, a limit of processes, and no system calls
-    such as ``bpf``, ``keyctl``, io_uring and the making of user namespaces.
+    paths below ``/proc`` and ``/sys``, namespaces of its own, no network, a limit of processes, and only the system
+    calls that programs need.
 
     :param args: the program and its arguments.
     :param env: its environment; ``PATH`` is set if it is not in it.
@@ -112,7 +112,11 @@ def default_spec(
         runs the container without them, and says nothing.
     :param capabilities: those that the program has, by name. None is ``CAP_KILL`` and ``CAP_NET_BIND_SERVICE`` for
         root in the container, and none for another user.
-    :param seccomp: whether the system calls named above fail.
+    :param seccomp: which system calls pass. ``"default"`` (or True): what programs need and `capabilities` allow;
+        no new namespaces, keyrings or io_uring, and sockets only of the families Unix, Internet and netlink.
+        ``"strict"``, for graders: besides, no ptrace, whatever the capabilities, and of sockets only Unix ones and,
+        with network ``"none"``, TCP and UDP, which reach nothing but loopback there. ``"unconfined"`` (or False): all.
+        Or a profile, an OCI ``linux.seccomp`` object. Calls that are refused fail with EPERM, unknown ones with ENOSYS.
     :param tmp: the size of ``/tmp``, as for `memory`.
     :param annotations: names and values for whoever reads the state.
     :returns: a plain dictionary, to be changed at will.
@@ -184,8 +188,9 @@ def default_spec(
         },
     }
     linux = spec["linux"]
-    if seccomp:
-        linux["seccomp"] = copy.deepcopy(SECCOMP)
+    profile = seccomp_profile(seccomp, capabilities=capabilities, only_loopback=network == "none")
+    if profile is not None:
+        linux["seccomp"] = profile
     if rootless:
         linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
         linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]

@@ -44,7 +44,8 @@ def test_safe_by_default() -> None:
     assert linux["resources"] == {"devices": [{"allow": False, "access": "rwm"}], "pids": {"limit": 256}}
     assert {"/proc/kcore", "/proc/keys", "/sys/firmware"} <= set(linux["maskedPaths"])
     assert {"/proc/sys", "/proc/sysrq-trigger"} <= set(linux["readonlyPaths"])
-    assert "bpf" in linux["seccomp"]["syscalls"][0]["names"]
+    assert linux["seccomp"]["defaultAction"] == "SCMP_ACT_ERRNO"
+    assert "bpf" not in linux["seccomp"]["syscalls"][0]["names"]
     tmp = mount(made, "/tmp")
     assert tmp["type"] == "tmpfs"
     assert f"size={64 << 20}" in tmp["options"]

@@ -14,7 +14,7 @@ import anyio
 
 from ._cli import criu_log
 from ._cli.commands import command_line, global_options, path_argument, signal_argument
-from ._cli.validation import named, written
+from ._cli.validation import check_environment, named, written
 from ._errors import CommandError, DecodeError
 from ._executor import Executor, PathExecutor
 from ._lifecycle.runner import Road, decoded, process_object
@@ -149,7 +149,7 @@ class Runc:
                 },
                 extra_args,
             ),
-            env=environment.checked(env or {}),
+            env=check_environment(env or {}),
             monitor=monitor,
         )
         self.monitor = monitor

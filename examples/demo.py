@@ -83,7 +83,7 @@ async def show(runc: Runc, executor: FdExecutor, kind: str, event_loop: str, bun
     """One container: two pipes in as descriptors 3 and 4, its output back."""
     readers = [pipe_with("from the first pipe"), pipe_with("from the second pipe")]
     output = bytearray()
-    status = -1
+    status, argv0 = -1, ""
     began = time.perf_counter()
     async with PipeIO() as io, anyio.create_task_group() as group:
 

@@ -29,7 +29,7 @@ def job(number: int, options: argparse.Namespace) -> Job:
     """One range of a thousand numbers."""
     first = number * 1000
     args = ["sh", "-c", SCRIPT, "sh", str(first), str(first + 999)]
-    return Job(default_spec(args, memory="32M", cpus=0.5), options.rootfs, name=options.name, timeout=60)
+    return Job(default_spec(args, memory="32M", cpus=0.5), options.rootfs, name=f"{options.name}-{first}", timeout=60)
 
 
 async def on_this_machine(options: argparse.Namespace) -> int:
@@ -45,7 +45,8 @@ async def on_many(options: argparse.Namespace) -> int:
     """Those that have joined the scheduler, now or later."""
     security = Security(**{f"tls_{name}": value for name, value in vars(options).items() if name in TLS and value})
     async with Client(options.scheduler, security=security, asynchronous=True) as client:
-        runtime = Path(shutil.which(options.runtime) or "").read_bytes() if options.carry else options.runtime
+        path: str = options.runtime
+        runtime = Path(shutil.which(path) or path).read_bytes() if options.carry else path
         return await run(client, ContainerPlugin(runtime, state=options.state), options)
 
 
@@ -62,7 +63,7 @@ async def run(client: Client, plugin: ContainerPlugin, options: argparse.Namespa
                 workers[result.worker] += 1
             else:
                 failed += 1
-                print(f"{done.spec['process']['args'][4]}: {result}", file=sys.stderr)
+                print(f"{done.name}: {result}", file=sys.stderr)
     print(f"{primes} primes below {options.number * 1000}; jobs by worker: {dict(workers)}; failed: {failed}")
     return 1 if failed else 0
 

@@ -138,6 +138,6 @@ async def main() -> None:
 
 if __name__ == "__main__":
     if sys.argv[1:2] == ["restore"]:
-        anyio.run(restore, *sys.argv[2:])
+        anyio.run(restore, sys.argv[2], sys.argv[3], sys.argv[4])
     else:
         anyio.run(main)

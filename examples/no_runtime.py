@@ -49,6 +49,6 @@ if __name__ == "__main__":
         sys.exit("usage: no_runtime.py URL SHA256 ROOTFS -- PROGRAM [ARGUMENT ...]")
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     try:
-        sys.exit(anyio.run(main, *sys.argv[1:4], sys.argv[5:]))
+        sys.exit(anyio.run(main, sys.argv[1], sys.argv[2], sys.argv[3], sys.argv[5:]))
     except (ExecutorError, OSError, ValueError) as exc:
         sys.exit(f"no_runtime: {exc}")

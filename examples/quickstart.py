@@ -17,12 +17,14 @@ from runc_async import Runc, busybox_rootfs, default_spec, temporary_bundle
 
 async def main() -> None:
     """One container, two programs in it."""
-    limits = {} if os.geteuid() else {"memory": "64M", "cpus": 0.5, "pids": 32}
+    args = ["sleep", "60"]
+    # An ordinary user needs cgroups of their own for limits: see docs/howto/rootless.md.
+    spec = default_spec(args) if os.geteuid() else default_spec(args, memory="64M", cpus=0.5, pids=32)
     with tempfile.TemporaryDirectory() as folder:
         runc = Runc(root=f"{folder}/state")
         rootfs = await busybox_rootfs(f"{folder}/rootfs")
         async with (
-            temporary_bundle(default_spec(["sleep", "60"], **limits), rootfs=rootfs) as bundle,
+            temporary_bundle(spec, rootfs=rootfs) as bundle,
             runc.container(f"quickstart-{os.getpid()}", bundle) as container,
         ):
             await container.start()

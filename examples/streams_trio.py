@@ -24,7 +24,8 @@ from runc_async import PipeIO, Runc, Subreaper, busybox_rootfs, default_spec, te
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from anyio.abc import ByteReceiveStream, CancelScope
+    from anyio import CancelScope
+    from anyio.abc import ByteReceiveStream
     from anyio.streams.memory import MemoryObjectReceiveStream
 
 ATTEMPTS = 2

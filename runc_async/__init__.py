@@ -46,14 +46,32 @@ if TYPE_CHECKING:
     from ._bundle.image import Image, unpack_image
     from ._bundle.rootfs import busybox_rootfs, tar_rootfs
     from ._bundle.spec import Hooks, Linux, LinuxResources, LinuxSeccomp, Mount, Process, Spec
+    from ._cli.options import (
+        CheckpointOptions,
+        ExecOptions,
+        RestoreOptions,
+        RunOptions,
+        StartOptions,
+        StrPath,
+        UpdateOptions,
+    )
 else:
-    # Who makes no bundles needs neither these nor tarfile and what it brings.
+    # Imported when first used: only bundles need tarfile and the types of a specification.
     _LATER = {
         "_bundle.bundle": ("Bundle", "temporary_bundle"),
         "_bundle.default_spec": ("default_spec",),
         "_bundle.image": ("Image", "unpack_image"),
         "_bundle.rootfs": ("busybox_rootfs", "tar_rootfs"),
         "_bundle.spec": ("Hooks", "Linux", "LinuxResources", "LinuxSeccomp", "Mount", "Process", "Spec"),
+        "_cli.options": (
+            "CheckpointOptions",
+            "ExecOptions",
+            "RestoreOptions",
+            "RunOptions",
+            "StartOptions",
+            "StrPath",
+            "UpdateOptions",
+        ),
     }
 
     def __getattr__(name):
@@ -74,6 +92,7 @@ __all__ = [
     "Bundle",
     "BundleError",
     "Call",
+    "CheckpointOptions",
     "CommandError",
     "CompletedProcess",
     "Console",
@@ -87,6 +106,7 @@ __all__ = [
     "ContainerState",
     "DecodeError",
     "Event",
+    "ExecOptions",
     "Executable",
     "Executor",
     "ExecutorError",
@@ -110,16 +130,21 @@ __all__ = [
     "PidfdSocket",
     "PipeIO",
     "Process",
+    "RestoreOptions",
+    "RunOptions",
     "Runc",
     "RuncError",
     "SealedExecutor",
     "Spec",
+    "StartOptions",
     "Stats",
     "Stdio",
+    "StrPath",
     "Subreaper",
     "TerminalSize",
     "TopResults",
     "UnsupportedError",
+    "UpdateOptions",
     "Version",
     "busybox_rootfs",
     "default_spec",

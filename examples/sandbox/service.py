@@ -33,7 +33,7 @@ from runs import Limits, RefusedError, Run, Runs
 from runc_async import RuncError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Generator, Iterable
 
     from aiohttp.typedefs import Handler
 
@@ -256,7 +256,7 @@ class Service:
     # -- WebSockets --------------------------------------------------------------------------------------
 
     @contextlib.asynccontextmanager
-    async def socket(self, request: web.Request) -> AsyncIterator[web.WebSocketResponse]:
+    async def socket(self, request: web.Request) -> AsyncGenerator[web.WebSocketResponse]:
         """A WebSocket, which is closed at the latest when the service stops."""
         socket = web.WebSocketResponse(protocols=(PROTOCOL,), heartbeat=20, max_msg_size=BODY)
         await socket.prepare(request)

@@ -39,21 +39,23 @@ IDLE_FOR = 5.0
 RUNTIME = shutil.which("runc") or "runc"
 PAGE = Path(__file__).parents[2] / "docs/measured-dask.md"
 SPEC = default_spec(["true"], memory="32M")
-HEAD = """# Over Dask: what was measured
+HEAD = """# Containers over Dask: what was measured
 
-Written by `make bench-dask` (`tests/bench/cluster.py`) on {when}: {cpus} CPUs, Linux {kernel}, Python {python}, {runc},
-distributed {distributed}. The load of the machine was {load:.0f} before it began: the rates show it, CPU times hardly.
+After this page you know what it costs to run containers as Dask jobs instead of in a plain loop. `make bench-dask`
+(`tests/bench/cluster.py`) wrote it on {when}: {cpus} CPUs, Linux {kernel}, Python {python}, {runc}, distributed
+{distributed}. The load of the machine was {load:.0f} before it began; a load above 1 lowers the rates, but hardly
+changes the CPU times.
 
-Each job is a whole life of a container (`true`, 32 MB), eight at once in total; the plain loop is a task group in one
-process that does what a worker does. Scheduler, client and workers share the machine, so more workers can only
-be faster until its CPUs are busy. CPU time is of all processes, runtime and containers included.
+Each job is a whole container (`true`, 32 MB), and eight run at a time in total. The plain loop is a task group in
+one process that does what a worker does. Scheduler, client and workers share the machine, so more workers are
+faster only until its CPUs are busy. CPU time is that of all processes, including the runtime's and the containers'.
 
-| what | jobs | jobs per second | CPU per job, ms | of it more than the plain loop, ms |
+| what | jobs | jobs per second | CPU per job, ms | more than the plain loop, ms |
 | --- | --- | --- | --- | --- |
 """
 IDLE = """
-The last column has in it what a cluster uses that has nothing to do, for heartbeats and statistics. That was, in
-milliseconds of CPU in each second: {idle}. The slower jobs come, the more falls to each.
+The last column includes what an idle cluster uses for heartbeats and statistics, in milliseconds of CPU per second:
+{idle}. The more slowly jobs come, the more of that falls on each.
 """
 
 

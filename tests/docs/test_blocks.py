@@ -31,7 +31,10 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted(page for page in ROOT.glob("docs/**/*.md") if "_build" not in page.parts)]
-BLOCK = re.compile(r"^(?:<!-- needs: (?P<need>\w+) -->\n)?```python\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+BLOCK = re.compile(
+    r"^(?:<!-- needs: (?P<need>\w+) -->\n|<!-- run by: (?P<driver>\S+) -->\n)?```python\n(?P<code>.*?)^```$",
+    re.MULTILINE | re.DOTALL,
+)
 SHELL = re.compile(
     r"^(?P<apart><!-- each on a host of its own -->\n)?```sh\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL
 )
@@ -47,14 +50,21 @@ class Block(NamedTuple):
     line: int
     code: str
     need: str | None
+    driver: str | None
+    """The test that runs it, where it takes more than to be executed: a terminal, a client."""
 
 
-def blocks(page: Path) -> Iterator[Block]:
+def all_blocks(page: Path) -> Iterator[Block]:
     """The blocks of a page."""
     text = page.read_text()
     for found in BLOCK.finditer(text):
         line = text.count("\n", 0, found.start("code"))
-        yield Block(line, found["code"], found["need"])
+        yield Block(line, found["code"], found["need"], found["driver"])
+
+
+def blocks(page: Path) -> Iterator[Block]:
+    """The blocks of a page that are run here."""
+    return (block for block in all_blocks(page) if block.driver is None)
 
 
 def there(need: str | None, runtime: str) -> bool:
@@ -181,6 +191,13 @@ def test_commands_for_several_hosts_have_the_flags_that_they_are_given() -> None
         assert found is not None, program
         help = subprocess.run([found, command, "--help"], capture_output=True, text=True, check=True, timeout=60).stdout
         assert [flag for flag in arguments if flag.startswith("--") and flag not in help] == []
+
+
+def test_blocks_that_another_test_runs_are_run_by_it() -> None:
+    """It exists, and it reads that page."""
+    for page in PAGES:
+        for driver in {block.driver for block in all_blocks(page)} - {None}:
+            assert page.name in (ROOT / str(driver)).read_text(), f"{page}: {driver}"
 
 
 def test_there_are_pages_for_what_was_promised() -> None:

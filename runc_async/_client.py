@@ -8,30 +8,26 @@ import re
 import signal as signals
 import time
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, overload
 
 import anyio
 
 from ._cli import criu_log
 from ._cli.commands import command_line, global_options, path_argument, signal_argument
-from ._cli.validation import check_environment, named, written
+from ._cli.validation import named, written
 from ._errors import CommandError, DecodeError
 from ._executor import Executor, PathExecutor
-from ._lifecycle.runner import Road, decoded, process_object
+from ._lifecycle.call import CREATE, EXEC, RESTORE, RUN, StartCall
+from ._lifecycle.events import stream_events
+from ._lifecycle.exec_process import build_exec, read_container_process
+from ._lifecycle.runner import Runner, decode_output
+from ._lifecycle.start import start
+from ._lifecycle.undo import delete
 from ._linux.signals import signal_number
-from ._models import (
-    ContainerState,
-    Event,
-    Features,
-    Stats,
-    TopResults,
-    Version,
-    parse_top,
-    parse_version,
-)
+from ._models import ContainerState, Features, TopResults, Version, parse_top, parse_version
 from ._monitor import Monitor
 from ._process import environment
-from ._process.process import Host
+from ._process.process import Settings
 
 if TYPE_CHECKING:
     import builtins
@@ -50,9 +46,10 @@ if TYPE_CHECKING:
         StrPath,
         UpdateOptions,
     )
-    from ._container import Container
+    from ._container import AnyIO, Container
     from ._io import IO
     from ._linux.descriptors import Descriptor
+    from ._models import Event, Stats
     from ._process.trace import Call
 
     OCIProcess = Mapping[str, Any]
@@ -128,8 +125,10 @@ class Runc:
             raise TypeError(f"monitor must be a Monitor, not {type(monitor).__name__}")
         if trace is not None and not callable(trace):
             raise TypeError(f"trace must be callable, not {type(trace).__name__}")
-        self._road = Road(
-            Host(
+        if extra_root := next((word for word in extra_args if word == "--root" or word.startswith("--root=")), None):
+            raise ValueError(f"extra_args: {extra_root!r} must be given as root=")
+        self._runner = Runner(
+            settings=Settings(
                 executor=executor if isinstance(executor, Executor) else PathExecutor(executor),
                 work_dir=_absolute("work_dir", work_dir),
                 setpgid=setpgid,
@@ -137,28 +136,32 @@ class Runc:
                 cleanup_timeout=cleanup_timeout,
                 trace=trace,
             ),
-            # Without a file of the user's, the log is only read here.
-            log=_absolute("log", log),
+            root=_absolute("root", root, work_dir),
             global_options=global_options(
                 {
                     "root": root,
                     "debug": debug,
+                    # Without a file of the user's, the log is only read here.
                     "log_format": ("json" if log is None else "text") if log_format is None else log_format,
                     "systemd_cgroup": systemd_cgroup,
                     "rootless": rootless,
                 },
                 extra_args,
             ),
-            env=check_environment(env or {}),
+            env=environment.checked(env or {}),
+            log=_absolute("log", log),
             monitor=monitor,
+            client=object(),
+            systemd_cgroup=systemd_cgroup,
+            rootless=rootless,
         )
         self.monitor = monitor
-        """Who waits for the ends of detached containers; None is by their pidfds alone."""
+        """The monitor of detached containers' ends; None watches their pidfds only."""
 
     @property
     def executor(self) -> Executor:
         """How the runtime is reached."""
-        return self._road.host.executor
+        return self._runner.settings.executor
 
     def __repr__(self) -> str:
         return f"Runc({self.executor!r})"
@@ -174,7 +177,7 @@ class Runc:
         :raises TypeError: a value is no str.
         :raises ValueError: a name or value that cannot be in an environment.
         """
-        with environment.extra(self._road, variables):
+        with environment.extra(self._runner.client, variables):
             yield
 
     # -- what there is -----------------------------------------------------------------------------------
@@ -182,13 +185,13 @@ class Runc:
     async def list(self, *, extra_args: Sequence[str] = ()) -> builtins.list[ContainerState]:
         """All containers under the runtime's root (``runc-list(8)``): none where there is no such directory yet."""
         try:
-            outcome = await self._road.captured("list", {"format": "json"}, extra_args=extra_args)
+            outcome = await self._runner.run("list", {"format": "json"}, extra_args=extra_args)
         except CommandError as error:  # newer ones of runc fail there
             missing = NO_ROOT.fullmatch(error.message)
             if missing is None or os.path.exists(missing[1]):
                 raise
             return []
-        return decoded(list[ContainerState], outcome)
+        return decode_output(list[ContainerState], outcome)
 
     async def state(self, id: str, *, extra_args: Sequence[str] = ()) -> ContainerState:
         """The state of one container (``runc-state(8)``).
@@ -196,7 +199,7 @@ class Runc:
         :param id: the container's id.
         :raises ContainerNotFoundError: there is none of this id.
         """
-        return decoded(ContainerState, await self._road.captured("state", {}, [id], extra_args))
+        return await self._runner.state(id, extra_args)
 
     async def ps(self, id: str, *, extra_args: Sequence[str] = ()) -> builtins.list[int]:
         """The pids, on the host, of a container's processes (``runc-ps(8)``).
@@ -204,8 +207,8 @@ class Runc:
         :param id: the container's id.
         :raises ContainerNotFoundError: there is none of this id.
         """
-        outcome = await self._road.captured("ps", {"format": "json"}, [id], extra_args)
-        return decoded(list[int], outcome)
+        outcome = await self._runner.run("ps", {"format": "json"}, [id], extra_args)
+        return decode_output(list[int], outcome)
 
     async def top(self, id: str, *ps_options: str, extra_args: Sequence[str] = ()) -> TopResults:
         """A container's processes as the program ``ps`` of the host shows them (``runc-ps(8)``).
@@ -217,8 +220,8 @@ class Runc:
         :raises UnsupportedError: the runtime takes no options of ``ps`` (crun).
         :raises DecodeError: the cells cannot be told apart: one that has spaces is not in the last column.
         """
-        with environment.extra(self._road, WIDE):
-            outcome = await self._road.captured("ps", {"format": "table"}, [id, *ps_options], extra_args)
+        with environment.extra(self._runner.client, WIDE):
+            outcome = await self._runner.run("ps", {"format": "table"}, [id, *ps_options], extra_args)
         try:
             return parse_top(outcome.stdout.decode(errors="replace"))
         except ValueError as exc:
@@ -231,11 +234,7 @@ class Runc:
         :raises ContainerNotRunningError: it is not running.
         :raises UnsupportedError: the runtime has no ``events`` (crun).
         """
-        outcome = await self._road.captured("events", {"stats": True}, [id], extra_args)
-        event = decoded(Event, outcome)
-        if not isinstance(event.data, Stats):
-            raise DecodeError(outcome.argv, outcome.stdout, f"an event of type {event.type!r}, not stats")
-        return event.data
+        return await self._runner.stats(id, extra_args)
 
     def events(
         self, id: str, *, interval: float = 5.0, extra_args: Sequence[str] = ()
@@ -252,11 +251,11 @@ class Runc:
         :raises DecodeError: a line is no event; by the iterator.
         """
         line = command_line("events", {"interval": interval}, positional=[id], extra_args=extra_args)
-        return self._road.events(id, line)
+        return stream_events(self._runner, id, line)
 
     async def version(self, *, extra_args: Sequence[str] = ()) -> Version:
         """The runtime's name, version, commit and specification (``--version``)."""
-        outcome = await self._road.version(extra_args)
+        outcome = await self._runner.version(extra_args)
         try:
             return parse_version(outcome.stdout.decode(errors="replace"))
         except ValueError as exc:
@@ -267,7 +266,7 @@ class Runc:
 
         :raises UnsupportedError: the runtime is older than runc 1.1 or crun 1.8.6.
         """
-        return decoded(Features, await self._road.captured("features", extra_args=extra_args))
+        return decode_output(Features, await self._runner.run("features", extra_args=extra_args))
 
     # -- a container's life ------------------------------------------------------------------------------
 
@@ -296,7 +295,8 @@ class Runc:
 
         Cancelled, it leaves no container.
         """
-        await self._road.start("create", id, bundle, io, preserve_fds, extra_args, {**options}, detached=True)
+        call = StartCall(CREATE, id, bundle, io, preserve_fds, extra_args, {**options})
+        await start(self._runner, call)
 
     async def start(self, id: str, *, extra_args: Sequence[str] = ()) -> None:
         """Start the program of a created container (``runc-start(8)``).
@@ -306,7 +306,7 @@ class Runc:
         :raises ContainerRunningError: it was started already.
         :raises ContainerNotRunningError: it has ended.
         """
-        await self._road.captured("start", {}, [id], extra_args)
+        await self._runner.run("start", {}, [id], extra_args)
 
     async def run(
         self,
@@ -331,17 +331,8 @@ class Runc:
 
         Cancelled, it kills and deletes the container.
         """
-        return await self._road.start(
-            "run",
-            id,
-            bundle,
-            io,
-            preserve_fds,
-            extra_args,
-            {**options},
-            detached=detach,
-            task_status=task_status,
-        )
+        call = StartCall(RUN, id, bundle, io, preserve_fds, extra_args, {**options}, detach=detach)
+        return await start(self._runner, call, task_status=task_status)
 
     async def exec(
         self,
@@ -370,20 +361,19 @@ class Runc:
 
         Cancelled, it kills the process.
         """
-        words, files = process_object(process)
-        return await self._road.start(
-            "exec",
+        words, files, rest = build_exec(process, {**options}, read_container_process(self._runner, id), extra_args)
+        call = StartCall(
+            EXEC,
             id,
-            None,
-            io,
-            preserve_fds,
-            extra_args,
-            {**options},
-            detached=detach,
-            task_status=task_status,
+            io=io,
+            preserve_fds=preserve_fds,
+            extra_args=extra_args,
+            options=rest,
+            detach=detach,
             words=words,
             files=files,
         )
+        return await start(self._runner, call, task_status=task_status)
 
     async def kill(
         self,
@@ -402,7 +392,7 @@ class Runc:
         :raises ContainerNotFoundError: there is none of this id.
         :raises ContainerNotRunningError: it has ended.
         """
-        await self._road.captured("kill", {"all": all}, [id, signal_argument(signal)], extra_args)
+        await self._runner.run("kill", {"all": all}, [id, signal_argument(signal)], extra_args)
 
     async def pause(self, id: str, *, extra_args: Sequence[str] = ()) -> None:
         """Suspend all processes of a container (``runc-pause(8)``).
@@ -410,7 +400,7 @@ class Runc:
         :param id: the container's id.
         :raises ContainerNotRunningError: it is neither created nor running.
         """
-        await self._road.captured("pause", {}, [id], extra_args)
+        await self._runner.run("pause", {}, [id], extra_args)
 
     async def resume(self, id: str, *, extra_args: Sequence[str] = ()) -> None:
         """Let a paused container go on (``runc-resume(8)``).
@@ -418,7 +408,7 @@ class Runc:
         :param id: the container's id.
         :raises ContainerNotFoundError: there is none of this id.
         """
-        await self._road.captured("resume", {}, [id], extra_args)
+        await self._runner.run("resume", {}, [id], extra_args)
 
     async def update(
         self,
@@ -443,7 +433,7 @@ class Runc:
         if not isinstance(cast("object", resources), Mapping | None):
             raise TypeError(f"resources must be an OCI linux.resources object, not {type(resources).__name__}")
         files = {} if resources is None else {"resources": written(resources)}
-        await self._road.captured("update", {**options}, [id], extra_args, files=files)
+        await self._runner.run("update", {**options}, [id], extra_args, files=files)
 
     async def delete(self, id: str, *, force: bool = False, extra_args: Sequence[str] = ()) -> None:
         """Delete a container that has ended (``runc-delete(8)``).
@@ -455,7 +445,7 @@ class Runc:
 
         Cancelled, it lets the runtime finish first, for ``cleanup_timeout`` seconds at most.
         """
-        await self._road.captured("delete", {"force": force}, [id], extra_args, patient=True)
+        await delete(self._runner, id, force=force, extra_args=extra_args)
 
     async def spec(
         self, bundle: StrPath | None = None, *, rootless: bool = False, extra_args: Sequence[str] = ()
@@ -466,7 +456,7 @@ class Runc:
         :param rootless: one that an ordinary user can run.
         :raises CommandError: the file exists, or cannot be written.
         """
-        await self._road.captured("spec", {"bundle": bundle, "rootless": rootless}, extra_args=extra_args)
+        await self._runner.run("spec", {"bundle": bundle, "rootless": rootless}, extra_args=extra_args)
 
     async def checkpoint(
         self,
@@ -499,8 +489,10 @@ class Runc:
         """
         descriptors = {} if status_fd is None else {"status_fd": status_fd}
         flags = {"image_path": image_path, **options}
-        with self._explained(flags, "dump.log"):
-            await self._road.captured("checkpoint", flags, [id], extra_args, descriptors=descriptors, interrupt=True)
+        with self._quote_criu_log(flags, "dump.log"):
+            await self._runner.run(
+                "checkpoint", flags, [id], extra_args, descriptors=descriptors, on_cancel="interrupt"
+            )
 
     async def restore(
         self,
@@ -529,28 +521,51 @@ class Runc:
         flags: dict[str, Any] = {"image_path": image_path, **options}
         for name in ("image_path", "work_path"):  # the runtimes go into the bundle before they look for these
             if flags.get(name):
-                flags[name] = os.path.join(self._road.host.work_dir or os.getcwd(), flags[name])
-        with self._explained(flags, "restore.log"):
-            return await self._road.start(
-                "restore", id, bundle, io, (), extra_args, flags, detached=detach, task_status=task_status
-            )
+                flags[name] = os.path.join(self._runner.settings.work_dir or os.getcwd(), flags[name])
+        with self._quote_criu_log(flags, "restore.log"):
+            call = StartCall(RESTORE, id, bundle, io, (), extra_args, flags, detach=detach)
+            return await start(self._runner, call, task_status=task_status)
 
     @contextlib.contextmanager
-    def _explained(self, flags: Mapping[str, Any], log: str) -> Generator[None]:
+    def _quote_criu_log(self, flags: Mapping[str, Any], log: str) -> Generator[None]:
         """Let a failure quote CRIU's log."""
         begun = time.time_ns()
         try:
             yield
         except CommandError as error:
-            base = self._road.host.work_dir or os.curdir
+            base = self._runner.settings.work_dir or os.curdir
             folders = [flags.get("work_path"), flags.get("image_path") or "checkpoint"]
             found = [os.path.join(base, os.fsdecode(folder)) for folder in folders if folder is not None]
-            explained = criu_log.explained(error, log, found, begun)
-            if explained is error:
+            quoted = criu_log.explain(error, log, found, begun)
+            if quoted is error:
                 raise
-            raise explained from None
+            raise quoted from None
 
     # -- containers as objects ---------------------------------------------------------------------------
+
+    @overload
+    def container(
+        self,
+        id: str,
+        bundle: StrPath,
+        *,
+        io: None = None,
+        preserve_fds: Sequence[Descriptor] = (),
+        extra_args: Sequence[str] = (),
+        **options: Unpack[StartOptions],
+    ) -> AbstractAsyncContextManager[Container[None]]: ...
+
+    @overload
+    def container(
+        self,
+        id: str,
+        bundle: StrPath,
+        *,
+        io: AnyIO,
+        preserve_fds: Sequence[Descriptor] = (),
+        extra_args: Sequence[str] = (),
+        **options: Unpack[StartOptions],
+    ) -> AbstractAsyncContextManager[Container[AnyIO]]: ...
 
     def container(
         self,
@@ -561,8 +576,8 @@ class Runc:
         preserve_fds: Sequence[Descriptor] = (),
         extra_args: Sequence[str] = (),
         **options: Unpack[StartOptions],
-    ) -> AbstractAsyncContextManager[Container]:
-        """A container that is created on entering and gone on leaving, by any road.
+    ) -> AbstractAsyncContextManager[Container[Any]]:
+        """A container that is created on entering and gone on leaving, however.
 
         Not a coroutine: ``async with runc.container(id, bundle) as container:``. `id`, `bundle`, `preserve_fds` and
         `options`, and what entering raises, are as for `create`. On leaving, its processes are killed, it is deleted,
@@ -571,11 +586,11 @@ class Runc:
         :raises TimeoutError: it could not be removed in that time; on leaving. If an exception is under way, that
             one goes on, with a note, and the failure is logged.
         """
-        from ._container import created
+        from ._container import create
 
-        return created(self, self._road, id, bundle, io, preserve_fds, extra_args, options)
+        return create(self._runner, StartCall(CREATE, id, bundle, io, preserve_fds, extra_args, {**options}), io)
 
-    def attach(self, id: str, *, delete: bool = False) -> AbstractAsyncContextManager[Container]:
+    def attach(self, id: str, *, delete: bool = False) -> AbstractAsyncContextManager[Container[None]]:
         """A container that exists already, such as one of a supervisor's earlier life.
 
         Not a coroutine: ``async with runc.attach(id) as container:``.
@@ -584,13 +599,13 @@ class Runc:
         :param delete: whether it is killed and deleted on leaving, as with `container`.
         :raises ContainerNotFoundError: there is none of this id; on entering.
         """
-        from ._container import attached
+        from ._container import attach
 
-        return attached(self, self._road, id, delete)
+        return attach(self._runner, id, delete=delete)
 
 
-def _absolute(what: str, path: StrPath | None) -> str | None:
+def _absolute(what: str, path: StrPath | None, directory: StrPath | None = None) -> str | None:
     if path is None:
         return None
     with named(what):
-        return os.path.abspath(path_argument(path))
+        return os.path.abspath(os.path.join(directory or "", path_argument(path)))

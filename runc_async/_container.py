@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import signal as signals
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Generic
 
 import anyio
 
-from ._errors import CommandError
+from ._cli.commands import signal_argument
+from ._errors import CommandError, ContainerNotFoundError, ContainerNotRunningError
+from ._eventloop.groups import unwrap
 from ._eventloop.shield import at_checkpoints_only, shielded
-from ._io import PipeIO
-from ._lifecycle.remnants import leads_pid_namespace, pid_in
-from ._lifecycle.runner import process_object
+from ._io import OutputCollector, PipeIO, feed
+from ._lifecycle import undo
+from ._lifecycle.call import CREATE, EXEC, StartCall
+from ._lifecycle.exec_process import build_exec, read_container_process
+from ._lifecycle.remnants import identify
+from ._lifecycle.start import launch
+from ._linux import procfs
 from ._linux.fd_reserve import with_room
-from ._linux.inotify import Written
 from ._linux.pidfd import Pidfd
-from ._linux.tempdir import private_directory
 from ._models import CompletedProcess, Exit
 from ._monitor import PidfdMonitor, Watched
 
@@ -27,39 +30,64 @@ if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
     from typing import Unpack
 
+    from typing_extensions import TypeVar
+
     from ._cli.options import ExecOptions, StrPath
-    from ._client import Runc
-    from ._eventloop.streams import FdReceiveStream
     from ._io import IO
-    from ._lifecycle.runner import Launched, Road
+    from ._lifecycle.config import Config
+    from ._lifecycle.remnants import Identity
+    from ._lifecycle.runner import Runner
+    from ._lifecycle.start import Launched
     from ._linux.descriptors import Descriptor
     from ._models import ContainerState, Stats
     from ._monitor import Monitor
 
-__all__ = ["Container", "ContainerProcess", "attached", "created"]
+    AnyIO = TypeVar("AnyIO", bound=IO | None)
+    AnyIO_co = TypeVar("AnyIO_co", bound=IO | None, default=IO | None, covariant=True)
+else:
+    from typing import TypeVar
+
+    AnyIO_co = TypeVar("AnyIO_co", covariant=True)
+
+__all__ = ["Container", "ContainerProcess", "attach", "create"]
 
 logger = logging.getLogger("runc_async")
 
-THAW_AFTER = 0.2
-"""Seconds after which a killed container that has not ended is taken for a frozen one."""
+OUTPUT_LIMIT = 1 << 20
+"""Bytes of each output stream that `Container.run` keeps if it is not told otherwise."""
 
 
-class Container:
+class Container(Generic[AnyIO_co]):
     """A container: created when the context of `Runc.container` is entered, gone when it is left.
+
+    It keeps its own reference to the runtime, so it works on after the executor is closed. It is generic over its
+    `io`: with ``io=PipeIO()`` type checkers know that ``container.io`` is a `PipeIO`.
 
     :ivar id: its id.
     :ivar pid: the pid, on the host, of its init; 0 if it had ended before `Runc.attach`.
     :ivar io: its streams, as given to `Runc.container`; None if none were.
     """
 
-    def __init__(self, runc: Runc, road: Road, id: str, process: Pidfd | None, io: IO | None) -> None:
+    def __init__(
+        self,
+        runner: Runner,
+        id: str,
+        process: Pidfd | None,
+        io: AnyIO_co,
+        *,
+        state: Identity | None,
+        cgroups: Mapping[str, tuple[int, int]] = {},
+        config: Config | None = None,
+    ) -> None:
         self.id = id
         self.pid = process.pid if process else 0
         self.io = io
-        self._runc = runc
-        self._road = road
+        self._runner = runner
         self._process = process
-        self._monitor = runc.monitor or PidfdMonitor()
+        self._state = state
+        self._cgroups = cgroups
+        self._config = config
+        self._monitor = runner.monitor or PidfdMonitor()
         self._waiting = anyio.Lock()
         self._exit: Exit | None = None
         if process is None:
@@ -72,10 +100,13 @@ class Container:
 
     async def start(self) -> None:
         """Start its program; see `Runc.start`."""
-        await self._runc.start(self.id)
+        await self._runner.run("start", {}, [self.id])
 
     async def wait(self) -> Exit:
         """Wait until its init has ended. Any number of tasks may, at once and again afterwards.
+
+        A created container waits for its `start`: a `wait` before that ends only when another task starts the
+        container, or it is killed.
 
         :returns: the `Exit`: the status as a shell gives it (128 + N for signal N), None where it cannot be known
             (no `Subreaper`, and Linux older than 6.15); and when it ended.
@@ -91,8 +122,13 @@ class Container:
 
         :param signal: as for `Runc.kill`; so is `all`.
         :raises ContainerNotRunningError: it has ended.
+        :raises ContainerNotFoundError: it was deleted. Another container that has its id now gets no signal.
         """
-        await self._runc.kill(self.id, signal, all=all)
+        number = signal_argument(signal)
+        if self._state is not None and not self._state.is_there():
+            reason = f"container {self.id} was deleted: its state directory {self._state.path} is gone"
+            raise ContainerNotFoundError(("kill", self.id), 1, reason)
+        await self._runner.run("kill", {"all": all}, [self.id, number])
 
     async def stop(self, signal: int | signals.Signals | str = signals.SIGTERM, timeout: float = 10.0) -> Exit:
         """Ask it to end, wait, then kill it.
@@ -100,11 +136,13 @@ class Container:
         :param signal: how to ask.
         :param timeout: seconds that it has to end by itself.
         :returns: its `Exit`.
+        :raises ValueError: there is no such signal, or the timeout is negative.
         """
+        signal_argument(signal)
         if timeout < 0:
             raise ValueError(f"timeout must not be negative: {timeout}")
         if self._exit is None:
-            with contextlib.suppress(CommandError):  # it has ended already
+            with contextlib.suppress(ContainerNotRunningError, ContainerNotFoundError):  # it has ended already
                 await self.kill(signal)
             with anyio.move_on_after(timeout):
                 return await self.wait()
@@ -113,19 +151,19 @@ class Container:
 
     async def state(self) -> ContainerState:
         """Its state; see `Runc.state`."""
-        return await self._runc.state(self.id)
+        return await self._runner.state(self.id)
 
     async def stats(self) -> Stats:
         """Its use of resources; see `Runc.stats`."""
-        return await self._runc.stats(self.id)
+        return await self._runner.stats(self.id)
 
     async def pause(self) -> None:
         """Suspend all its processes; see `Runc.pause`."""
-        await self._runc.pause(self.id)
+        await self._runner.run("pause", {}, [self.id])
 
     async def resume(self) -> None:
         """Let it go on; see `Runc.resume`."""
-        await self._runc.resume(self.id)
+        await self._runner.run("resume", {}, [self.id])
 
     @at_checkpoints_only
     async def run(
@@ -136,40 +174,65 @@ class Container:
         env: Mapping[str, str] | None = None,
         cwd: StrPath | None = None,
         user: str | int | None = None,
+        timeout: float | None = None,
+        output_limit: int | None = OUTPUT_LIMIT,
     ) -> CompletedProcess:
         """Run a further process in it to its end and capture what it prints, as `subprocess.run` does.
+
+        The process is at least as confined as the container's own: the same capabilities, user, limits and
+        no-new-privileges.
 
         :param args: the program and its arguments.
         :param input: what it reads from stdin (a str is encoded as UTF-8); None is ``/dev/null``.
         :param env: variables beside those of the container.
         :param cwd: its working directory in the container.
         :param user: ``uid`` or ``uid:gid``, in numbers.
-        :returns: its status, stdout and stderr. As with `subprocess.run`, it may have to wait for a process that
-            was left behind with these streams (runc copies them, and waits for their end).
+        :param timeout: seconds after which the process is killed; None is no limit.
+        :param output_limit: bytes of each stream that are kept; more is read and dropped. None is no limit.
+        :returns: its status, stdout and stderr, whether it was killed for its time, and how many bytes were dropped.
+            As with `subprocess.run`, it may have to wait for a process that was left behind with these streams (runc
+            copies them, and waits for their end).
         :raises ContainerNotRunningError: the container is not running.
         :raises CommandError: it cannot be executed.
+        :raises ValueError: a limit is negative.
         """
-        words, _ = process_object(args)
+        if timeout is not None and timeout < 0:
+            raise ValueError(f"timeout must not be negative: {timeout}")
         data = input.encode() if isinstance(input, str) else input
-        options: dict[str, Any] = {"env": env, "cwd": cwd, "user": user}
+        outputs = OutputCollector(output_limit), OutputCollector(output_limit)
+        given = {"env": env, "cwd": cwd, "user": user}
+        words, files, options = build_exec(args, given, self._own_process())
         async with PipeIO(stdin=data is not None) as io:
-            launch = self._road.launched("exec", self.id, None, io, (), (), options, detached=False, words=words)
-            async with launch as launched:
-                outputs = bytearray(), bytearray()
+            call = StartCall(EXEC, self.id, io=io, options=options, words=words, files=files)
+            async with launch(self._runner, call) as launched:
                 status = 0
+                timed_out = False
                 try:
                     async with anyio.create_task_group() as group:
                         if data is not None:
-                            group.start_soon(_feed, io, data)
-                        for output, stream in zip(outputs, (io._output(1), io._output(2)), strict=True):
-                            group.start_soon(_read, stream, output)
-                        status = await launched.wait()
+                            group.start_soon(feed, io, data)
+                        for output, stream in zip(outputs, io.outputs, strict=True):
+                            group.start_soon(output.read, stream)
+                        with anyio.move_on_after(timeout) as scope:
+                            status = await launched.wait()
+                        if scope.cancelled_caught:
+                            timed_out = True
+                            status = await _kill_and_wait(launched)
                         group.cancel_scope.cancel()
                 except BaseExceptionGroup as errors:
-                    raise _single(errors) from None
-                for output, stream in zip(outputs, (io._output(1), io._output(2)), strict=True):
-                    _drain(stream, output)
-        return CompletedProcess(args=list(args), status=status, stdout=bytes(outputs[0]), stderr=bytes(outputs[1]))
+                    raise unwrap(errors) from None
+                for output, stream in zip(outputs, io.outputs, strict=True):
+                    output.drain(stream)
+        stdout, stderr = outputs
+        return CompletedProcess(
+            args=list(args),
+            status=status,
+            stdout=bytes(stdout.data),
+            stderr=bytes(stderr.data),
+            timed_out=timed_out,
+            stdout_dropped=stdout.dropped,
+            stderr_dropped=stderr.dropped,
+        )
 
     @contextlib.asynccontextmanager
     @at_checkpoints_only
@@ -184,7 +247,8 @@ class Container:
     ) -> AsyncGenerator[ContainerProcess]:
         """Run a further process in it: ``async with container.exec(["sh"], io=PipeIO()) as process:``.
 
-        :param args: the program and its arguments, or an OCI process object.
+        :param args: the program and its arguments, or an OCI process object. What the object leaves out of what
+            confines a process comes from the container's own process.
         :param io: its streams; None is ``/dev/null``.
         :param preserve_fds: as for `Runc.create`.
         :param options: further flags, see `ExecOptions`; ``console_socket`` among them.
@@ -193,80 +257,70 @@ class Container:
         :raises ContainerNotRunningError: the container is not running.
         :raises CommandError: it cannot be executed.
         """
-        words, files = process_object(args)
+        words, files, rest = build_exec(args, {**options}, self._own_process(), extra_args)
+        # The runtimes hand a terminal on only where they do not stay with the process themselves.
+        detached = rest.get("console_socket") is not None
         async with contextlib.AsyncExitStack() as stack:
             if io is not None:
                 await stack.enter_async_context(io)
-            folder = stack.enter_context(private_directory())
-            pid_file = os.path.join(folder, "pid")
-            written = stack.enter_context(Written(folder))
-            # The runtimes hand a terminal on only where they do not stay with the process themselves.
-            detached = options.get("console_socket") is not None
-            launched = await stack.enter_async_context(
-                self._road.launched(
-                    "exec",
-                    self.id,
-                    None,
-                    io,
-                    preserve_fds,
-                    extra_args,
-                    {**options, "pid_file": pid_file},
-                    detached=detached,
-                    words=words,
-                    files=files,
-                )
+            call = StartCall(
+                EXEC,
+                self.id,
+                io=io,
+                preserve_fds=preserve_fds,
+                extra_args=extra_args,
+                options=rest,
+                detach=detached,
+                words=words,
+                files=files,
             )
-            found: list[ContainerProcess] = []
-
-            def find() -> None:
-                pid = _written_pid(pid_file)
-                if pid and not found:
-                    found.append(ContainerProcess(pid, io, launched, self._monitor if detached else None))
-
-            launched.ending = find  # at the latest: after that it may be reaped
+            launched = await stack.enter_async_context(launch(self._runner, call))
+            await launched.wait_started()
+            process = ContainerProcess(launched, io, self._monitor if detached else None)
             try:
-                await _started(launched, written, pid_file)
-                find()
                 if detached:
                     await launched.wait()
-                yield found[0]
+                yield process
             finally:
-                for process in found:
-                    await shielded(process._leave)
+                await shielded(process._leave)
+
+    def _own_process(self) -> Mapping[str, Any]:
+        if self._config is not None and self._config.process:
+            return self._config.process
+        return read_container_process(self._runner, self.id)
 
     async def _end(self) -> None:
         """Kill it and wait for its end."""
         if self._process is None or self._exit is not None:
             return
-        if not leads_pid_namespace(self.pid):
+        if not procfs.leads_pid_namespace(self.pid):
             with contextlib.suppress(CommandError):
                 await self.kill(signals.SIGKILL, all=True)
-        with contextlib.suppress(ProcessLookupError):
-            self._process.send_signal(signals.SIGKILL)
-        with anyio.move_on_after(THAW_AFTER):
-            await self._process.wait()
-            return
-        with contextlib.suppress(CommandError):  # it was not frozen
-            await self.resume()
-        await self._process.wait()
+        await undo.kill_init(self._runner, self.id, self._process, self._state)
 
     async def _remove(self) -> None:
         """Kill and delete it, within the time that the client has for it."""
-        timeout = self._road.host.cleanup_timeout
+        timeout = self._runner.settings.cleanup_timeout
         with anyio.move_on_after(timeout):
-            await with_room(self._removed)
+            await with_room(undo.remove, self._runner, self.id, self._process, self._state, self._cgroups)
             return
         raise TimeoutError(f"container {self.id} could not be removed within {timeout} s")
 
-    async def _removed(self) -> None:
-        if self._process is not None and leads_pid_namespace(self.pid):
-            await self._end()
-        await self._runc.delete(self.id, force=True)
-
-    def _forget(self) -> None:
+    def _release(self) -> None:
         if self._process is not None:
             self._monitor.forgotten(self._process)
             self._process.close()
+        self._runner.release()
+
+
+async def _kill_and_wait(launched: Launched) -> int:
+    """Kill what a call has started, as soon as it has; its status."""
+    await launched.wait_started()
+    process = launched.open_started()
+    if process is not None:
+        with process, contextlib.suppress(ProcessLookupError):
+            process.send_signal(signals.SIGKILL)
+    return await launched.wait()
 
 
 class ContainerProcess:
@@ -276,18 +330,15 @@ class ContainerProcess:
     :ivar io: its streams, as given to `Container.exec`.
     """
 
-    def __init__(self, pid: int, io: IO | None, launched: Launched, monitor: Monitor | None) -> None:
-        self.pid = pid
+    def __init__(self, launched: Launched, io: IO | None, monitor: Monitor | None) -> None:
+        self.pid = launched.started_pid or 0
         self.io = io
         self._launched = launched
         self._monitor = monitor
-        """Who knows of its end, where it is not the runtime's process that ends with it."""
+        """The monitor of its end, if the runtime process does not stay with it."""
         self._waiting = anyio.Lock()
         self._exit: Exit | None = None
-        try:
-            self._process: Pidfd | None = Pidfd.open(pid)
-        except ProcessLookupError:  # it has ended and was reaped
-            self._process = None
+        self._process = launched.open_started()
         self._watched: Watched | None = None
         if self._process is not None:
             if monitor is not None:
@@ -305,7 +356,7 @@ class ContainerProcess:
         """
         async with self._waiting:
             if self._exit is None and self._monitor is not None:
-                self._exit = await self._monitored(self._monitor)
+                self._exit = await self._wait_monitored(self._monitor)
             if self._exit is None:
                 status = await self._launched.wait()
                 ended = self._watched.timestamp if self._watched else None
@@ -323,7 +374,7 @@ class ContainerProcess:
         self._process.send_signal(signal)
         await anyio.lowlevel.checkpoint()
 
-    async def _monitored(self, monitor: Monitor) -> Exit:
+    async def _wait_monitored(self, monitor: Monitor) -> Exit:
         if self._process is None:
             return Exit(pid=self.pid, status=None, timestamp=datetime.now(UTC))
         return await monitor.wait(self._process)
@@ -343,48 +394,62 @@ class ContainerProcess:
 
 @contextlib.asynccontextmanager
 @at_checkpoints_only
-async def created(
-    runc: Runc,
-    road: Road,
-    id: str,
-    bundle: StrPath,
-    io: IO | None,
-    preserve_fds: Sequence[Descriptor],
-    extra_args: Sequence[str],
-    options: Mapping[str, Any],
-) -> AsyncGenerator[Container]:
-    """Create a container; delete it on leaving. See `Runc.container`."""
+async def create(runner: Runner, call: StartCall, io: AnyIO) -> AsyncGenerator[Container[AnyIO]]:
+    """Create a container; delete it on leaving. See `Runc.container`.
+
+    :param io: the same as that of the call.
+    """
     async with contextlib.AsyncExitStack() as stack:
         if io is not None:
             await stack.enter_async_context(io)
-        with contextlib.ExitStack() as files:
-            given = dict(options)
-            if given.get("pid_file") is None:
-                given["pid_file"] = os.path.join(files.enter_context(private_directory()), "pid")
-            await runc.create(id, bundle, io=io, preserve_fds=preserve_fds, extra_args=extra_args, **given)
-            # Nothing is awaited from here until its removal is certain.
-            try:
-                process = Pidfd.open(pid_in(road.host.seen(os.fsdecode(given["pid_file"]))))
-                container = Container(runc, road, id, process, io)
-            except BaseException:
-                await shielded(with_room, road.remove, id)
-                raise
+        pinned = runner.pin()
+        stack.callback(pinned.release)
+        container = await _create(pinned, call, io)
         async with _removed(container):
             yield container
 
 
+async def _create(runner: Runner, call: StartCall, io: AnyIO) -> Container[AnyIO]:
+    init: Pidfd | None = None
+    state: Identity | None = None
+    cgroups: Mapping[str, tuple[int, int]] = {}
+    is_created = False
+    try:
+        async with launch(runner, call) as launched:
+            await launched.wait()
+            # Nothing is awaited from here until the removal of the container is certain.
+            is_created = True
+            state = launched.state
+            cgroups = launched.cgroups
+            init = launched.open_started()
+            if init is None:
+                reason = f"the init of container {call.id} ended while it was being created"
+                raise ContainerNotRunningError((CREATE.name, call.id), 0, reason)
+            if runner.monitor is not None:
+                runner.monitor.detached(init.pid)
+            config = launched.config
+        return Container(runner, call.id, init, io, state=state, cgroups=cgroups, config=config)
+    except BaseException:
+        if is_created:
+            await shielded(with_room, undo.remove, runner, call.id, init, state, cgroups)
+            if init is not None:
+                init.close()
+        raise
+
+
 @contextlib.asynccontextmanager
 @at_checkpoints_only
-async def attached(runc: Runc, road: Road, id: str, delete: bool) -> AsyncGenerator[Container]:
+async def attach(runner: Runner, id: str, *, delete: bool) -> AsyncGenerator[Container[None]]:
     """Take over a container that exists. See `Runc.attach`."""
-    process = await _init_of(runc, id)
-    container = Container(runc, road, id, process, None)
-    async with _removed(container) if delete else _forgotten(container):
+    process = await _open_init(runner, id)
+    pinned = runner.pin()
+    container = Container(pinned, id, process, None, state=identify(runner.state_directory(id)))
+    async with _removed(container) if delete else _released(container):
         yield container
 
 
-async def _init_of(runc: Runc, id: str) -> Pidfd | None:
-    pid = (await runc.state(id)).pid
+async def _open_init(runner: Runner, id: str) -> Pidfd | None:
+    pid = (await runner.state(id)).pid
     while pid > 0:
         try:
             process = Pidfd.open(pid)
@@ -392,9 +457,9 @@ async def _init_of(runc: Runc, id: str) -> Pidfd | None:
             return None
         found, pid = pid, 0
         try:
-            pid = (await runc.state(id)).pid
+            pid = (await runner.state(id)).pid
         finally:
-            if pid != found:  # it had ended before it was opened, and its number may be another's
+            if pid != found:  # it had ended before it was opened, and its number may be another process's
                 process.close()
         if pid == found:
             return process
@@ -403,17 +468,17 @@ async def _init_of(runc: Runc, id: str) -> Pidfd | None:
 
 @contextlib.asynccontextmanager
 @at_checkpoints_only
-async def _forgotten(container: Container) -> AsyncGenerator[None]:
+async def _released(container: Container[Any]) -> AsyncGenerator[None]:
     try:
         yield
     finally:
-        container._forget()
+        container._release()
 
 
 @contextlib.asynccontextmanager
 @at_checkpoints_only
-async def _removed(container: Container) -> AsyncGenerator[None]:
-    async with _forgotten(container):
+async def _removed(container: Container[Any]) -> AsyncGenerator[None]:
+    async with _released(container):
         try:
             yield
         except BaseException as exc:
@@ -424,61 +489,3 @@ async def _removed(container: Container) -> AsyncGenerator[None]:
                 logger.exception("container %s may be left", container.id)
             raise
         await shielded(container._remove)
-
-
-async def _started(launched: Launched, written: Written, pid_file: str) -> None:
-    """Wait until a process has started, or has ended already."""
-    failed: list[BaseException] = []
-
-    async def end(scope: anyio.CancelScope) -> None:
-        try:
-            await launched.wait()
-        except Exception as exc:
-            failed.append(exc)
-        scope.cancel()
-
-    try:
-        async with anyio.create_task_group() as group:
-            group.start_soon(end, group.cancel_scope)
-            while not _written_pid(pid_file):
-                await written.wait()
-            group.cancel_scope.cancel()
-    except BaseExceptionGroup as errors:  # Ctrl-C on trio
-        raise _single(errors) from None
-    if failed:
-        raise failed[0]
-
-
-def _written_pid(pid_file: str) -> int:
-    try:
-        with open(pid_file) as file:
-            return int(file.read() or 0)
-    except FileNotFoundError:
-        return 0
-
-
-async def _feed(io: PipeIO, data: bytes) -> None:
-    async with io.stdin as stream:
-        with contextlib.suppress(anyio.BrokenResourceError):  # it does not read it all
-            await stream.send(data)
-
-
-async def _read(stream: FdReceiveStream, into: bytearray) -> None:
-    with contextlib.suppress(anyio.EndOfStream):
-        while True:
-            into += await stream.receive()
-
-
-def _drain(stream: FdReceiveStream, into: bytearray) -> None:
-    """Read what is there. The end of the stream may be far: a process left behind can hold it open."""
-    with contextlib.suppress(BlockingIOError):
-        while data := os.read(stream.fileno(), 65536):
-            into += data
-
-
-def _single(error: BaseException) -> BaseException:
-    """The one error of a group and of groups in it, or the group."""
-    if not isinstance(error, BaseExceptionGroup):
-        return error
-    group = cast("BaseExceptionGroup[BaseException]", error)
-    return _single(group.exceptions[0]) if len(group.exceptions) == 1 else group

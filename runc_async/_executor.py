@@ -267,6 +267,56 @@ class SealedExecutor(FdExecutor):
     """The digest of the copy, 64 hexadecimal digits."""
 
 
+class PinnedExecutor(Executor):
+    """What another executor executes at this moment, kept after that one is closed.
+
+    A descriptor is duplicated and kept open; a path stays a path.
+
+    :param executor: the other one.
+    :raises ExecutorError: it is closed.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._name = repr(executor)
+        self._executable = executor.executable()
+        self._lock = threading.Lock()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return self._name
+
+    def executable(self) -> Executable:
+        with self._lock:
+            if self._closed:
+                raise ExecutorError(f"{self!r} is closed")
+            fd = self._executable.fd
+            return self._executable._replace(fd=None if fd is None else fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3))
+
+    @property
+    def closed(self) -> bool:
+        """See `Executor.closed`."""
+        return self._closed
+
+    def close(self) -> None:
+        with self._lock:
+            if not self._closed and self._executable.fd is not None:
+                os.close(self._executable.fd)
+            self._closed = True
+
+
+def name_runtime(executor: Executor) -> str:
+    """Say under which name an executor runs the runtime: ``runc``, ``crun``.
+
+    :raises ExecutorError: there is nothing to execute.
+    """
+    if isinstance(executor, PathExecutor):  # without a look for it on PATH
+        return os.path.basename(executor.path)
+    executable = executor.executable()
+    if executable.fd is not None:
+        os.close(executable.fd)
+    return os.path.basename(executable.argv[-1])
+
+
 def _fspath(path: str | os.PathLike[str]) -> str:
     text = os.fsdecode(os.fspath(path))
     if not text or "\0" in text:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import contextlib
 import math
 import os
 import stat
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from ._cli.options import StrPath
     from ._linux.descriptors import Descriptor
 
-__all__ = ["IO", "FileIO", "InheritIO", "NullIO", "PipeIO", "Stdio"]
+__all__ = ["IO", "FileIO", "InheritIO", "NullIO", "OutputCollector", "PipeIO", "Stdio", "feed"]
 
 
 class Stdio(NamedTuple):
@@ -271,7 +272,7 @@ class PipeIO(IO):
         :raises AttributeError: stdin is not a pipe.
         """
         if self._stdin is None:
-            raise AttributeError("stdin is no pipe: PipeIO(stdin=False)")
+            raise AttributeError("stdin is not a pipe: PipeIO(stdin=False)")
         return self._stdin
 
     @property
@@ -290,11 +291,19 @@ class PipeIO(IO):
         """
         return self._output(2)
 
+    @property
+    def outputs(self) -> tuple[FdReceiveStream, FdReceiveStream]:
+        """The streams of stdout and stderr.
+
+        :raises AttributeError: one of them is not a pipe.
+        """
+        return self._output(1), self._output(2)
+
     def _output(self, number: int) -> FdReceiveStream:
         stream = self._outputs[number - 1]
         if stream is None:
             name = ("stdout", "stderr")[number - 1]
-            raise AttributeError(f"{name} is no pipe: PipeIO({name}=False)")
+            raise AttributeError(f"{name} is not a pipe: PipeIO({name}=False)")
         return stream
 
     async def open(self) -> Stdio:
@@ -328,3 +337,50 @@ class PipeIO(IO):
     def __del__(self) -> None:
         if any(fd is not None for fd in getattr(self, "_theirs", ())):
             self.started()
+
+
+class OutputCollector:
+    """Keeps what a stream gives, up to a limit, and counts what it drops.
+
+    :param limit: bytes that are kept; None keeps everything.
+    :param tail: whether the last bytes are kept; else the first ones.
+    :raises ValueError: the limit is negative.
+    """
+
+    def __init__(self, limit: int | None, *, tail: bool = False) -> None:
+        if limit is not None and limit < 0:
+            raise ValueError(f"the output limit must not be negative: {limit}")
+        self.data = bytearray()
+        self.dropped = 0
+        self._limit = limit
+        self._tail = tail
+
+    def add(self, data: bytes) -> None:
+        """Keep some bytes."""
+        self.data += data
+        excess = 0 if self._limit is None else len(self.data) - self._limit
+        if excess > 0:
+            self.dropped += excess
+            if self._tail:
+                del self.data[:excess]
+            else:
+                del self.data[len(self.data) - excess :]
+
+    async def read(self, stream: ByteReceiveStream) -> None:
+        """Read a stream to its end."""
+        with contextlib.suppress(anyio.EndOfStream):
+            while True:
+                self.add(await stream.receive())
+
+    def drain(self, stream: FdReceiveStream) -> None:
+        """Read what is there. The end may be far: a process that was left behind can hold the stream open."""
+        with contextlib.suppress(BlockingIOError):
+            while data := os.read(stream.fileno(), 65536):
+                self.add(data)
+
+
+async def feed(io: PipeIO, data: bytes) -> None:
+    """Write to the stdin of a process, and close it. It is not an error if the process does not read it all."""
+    async with io.stdin as stream:
+        with contextlib.suppress(anyio.BrokenResourceError):
+            await stream.send(data)

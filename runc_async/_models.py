@@ -573,11 +573,17 @@ class CompletedProcess(msgspec.Struct, frozen=True):
 
     :ivar args: the program and its arguments.
     :ivar status: as a shell gives it: the exit status, 128 + N for signal N.
-    :ivar stdout: what it printed there.
-    :ivar stderr: what it printed there.
+    :ivar stdout: what it printed there, up to the limit.
+    :ivar stderr: what it printed there, up to the limit.
+    :ivar timed_out: whether it was killed because its time was over.
+    :ivar stdout_dropped: bytes beyond the limit, which were dropped.
+    :ivar stderr_dropped: the same for stderr.
     """
 
     args: list[str]
     status: int
     stdout: bytes
     stderr: bytes
+    timed_out: bool = False
+    stdout_dropped: int = 0
+    stderr_dropped: int = 0

@@ -10,7 +10,7 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-from runc_async._lifecycle.remnants import CRUNS_OWN
+from runc_async._cli.quirks import NOT_CONTAINERS
 from runc_async._linux import fd_reserve
 
 from . import _reaper
@@ -69,7 +69,7 @@ class Census:
                 str(path)
                 for folder in (scratch, state_root)
                 for path in folder.rglob("*")
-                if path.relative_to(folder).parts[0] not in CRUNS_OWN
+                if path.relative_to(folder).parts[0] not in NOT_CONTAINERS
             },
         )
 

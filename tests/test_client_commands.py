@@ -28,7 +28,7 @@ from runc_async import (
 )
 from runc_async._cli.commands import COMMANDS
 from runc_async._cli.options import UpdateOptions
-from runc_async._process.process import children
+from runc_async._linux.procfs import children
 
 from ._cgroups import VERSION_2, cgroup_file, has_controller
 from ._leaks import CGROUPS
@@ -440,8 +440,10 @@ def test_the_runtime_dies_with_its_supervisor(tmp_path: Path) -> None:
 
 
 def test_the_real_runtime_dies_with_its_supervisor_and_the_container_lives_on(
-    runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], container_id: str
+    runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], container_id: str, tmp_path: Path
 ) -> None:
+    # A supervisor that is killed cannot remove the directory of its private pid file.
+    environment = {**os.environ, "TMPDIR": str(tmp_path), "XDG_RUNTIME_DIR": ""}
     bundle = make_bundle("sleep", "60")
     client = f"runc_async.Runc({str(runtime_path)!r}, root={str(state_root)!r}, pdeathsig=9)"
     program = f"import anyio, runc_async; anyio.run({client}.run, {container_id!r}, {str(bundle)!r})"
@@ -459,7 +461,7 @@ def test_the_real_runtime_dies_with_its_supervisor_and_the_container_lives_on(
         await runc.delete(container_id, force=True)
         return status
 
-    with subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT) as supervisor:
+    with subprocess.Popen([sys.executable, "-c", program], cwd=PROJECT, env=environment) as supervisor:
         assert anyio.run(ends, supervisor) == "running"
 
 

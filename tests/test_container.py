@@ -137,7 +137,9 @@ class TestRun:
         data = os.urandom(3 << 20)
         async with runc.container(container_id, make_bundle("sleep", "60")) as container:
             await container.start()
-            done = await container.run(["sh", "-c", "cat; head -c 2000000 /dev/zero >&2"], input=data)
+            done = await container.run(
+                ["sh", "-c", "cat; head -c 2000000 /dev/zero >&2"], input=data, output_limit=None
+            )
             assert done.stdout == data
             assert done.stderr == bytes(2_000_000)
             assert (await container.run(["true"], input=data)).status == 0  # nobody reads it
@@ -376,7 +378,8 @@ def is_alive(pid: int) -> bool:
 
 def root_of(runc: Runc) -> str:
     """The ``--root`` of a client."""
-    return next(word for word in runc._road._globals if word.startswith("--root=")).removeprefix("--root=")
+    assert runc._runner.root is not None
+    return runc._runner.root
 
 
 SUPERVISOR = """

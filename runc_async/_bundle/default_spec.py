@@ -8,7 +8,8 @@ import os
 import re
 from typing import TYPE_CHECKING, Literal, cast
 
-from .._cli.validation import INT64, MOST_ID, byte_size, check_environment, named
+from .._cli.validation import INT64, MOST_ID, byte_size, named
+from .._process.environment import checked
 from .seccomp import seccomp_profile
 
 if TYPE_CHECKING:
@@ -136,7 +137,7 @@ def default_spec(
     uid, gid = _user(user)
     if rootless and (uid, gid) != (0, 0):
         raise ValueError(f"user {uid}:{gid}: a rootless container has one user and one group, 0:0, which is the caller")
-    variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **check_environment(env or {})}
+    variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **checked(env or {})}
     if terminal:
         variables.setdefault("TERM", "xterm")
     if capabilities is None:

@@ -11,7 +11,7 @@ from .._errors import CommandError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["explained"]
+__all__ = ["explain"]
 
 LOG_LIMIT = 1 << 20
 LINES = 6
@@ -23,7 +23,7 @@ _NOISE = re.compile(r"Can't setup RLIMIT_NOFILE|(Dumping|Restoring) FAILED")
 """What fails without harm in most containers, and what the runtime says anyway."""
 
 
-def explained(error: CommandError, name: str, folders: Sequence[str], begun: int) -> CommandError:
+def explain(error: CommandError, name: str, folders: Sequence[str], begun: int) -> CommandError:
     """Add the decisive lines of CRIU's log to an error that has no better class.
 
     :param error: the runtime's failure.

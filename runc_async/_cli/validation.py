@@ -149,22 +149,6 @@ def byte_size(value: object) -> int:
     return int(Decimal(found[1]) * _POWERS[found[2]])
 
 
-def check_environment(variables: Mapping[str, str]) -> dict[str, str]:
-    """A copy of the variables, if an environment can hold them.
-
-    :raises TypeError: they are no mapping, or a name or value is no str.
-    :raises ValueError: a name or value that no environment can hold.
-    """
-    if not isinstance(cast("object", variables), Mapping):
-        raise TypeError(f"env must be a mapping of names to values, not {type(variables).__name__}")
-    for name, value in cast("Mapping[object, object]", variables).items():
-        if not isinstance(name, str) or not isinstance(value, str):
-            raise TypeError(f"env: names and values must be str: {name!r}")
-        if not name or "=" in name or "\0" in name or "\0" in value:
-            raise ValueError(f"env: not a possible variable: {name!r}")
-    return dict(variables)
-
-
 def written(document: object) -> bytes:
     """A specification, or a part of one, as the runtime reads it.
 

@@ -15,20 +15,22 @@ import msgspec
 from .._errors import CommandError, DecodeError
 from .._eventloop.detect import clock
 from .._eventloop.readable import Watch
-from .._eventloop.shield import shielded
+from .._eventloop.shield import at_checkpoints_only, shielded
 from .._eventloop.streams import FdReceiveStream
+from .._linux.pidfd import Pidfd
 from .._models import Event, decode
-from .._process import capture
-from .._process.process import Outcome, Process
+from .._process import cancel, capture
+from .._process.capture import Outcome
+from .._process.memfile import memory_file, read_log, read_output
+from .._process.process import Process
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, Sequence
     from typing import Self
 
-    from .._linux.pidfd import Pidfd
-    from .._process.child_fds import Leases
+    from .runner import Runner
 
-__all__ = ["event_stream"]
+__all__ = ["stream_events"]
 
 LINE_LIMIT = 1 << 20
 """The most bytes that one event can have."""
@@ -38,35 +40,39 @@ LAST_WORDS = 0.25
 
 
 @contextlib.asynccontextmanager
-async def event_stream(
-    process: Process,
-    leases: Leases,
-    log: int,
-    error: Callable[[Outcome], Awaitable[CommandError]],
-    init: Pidfd | None,
-) -> AsyncGenerator[AsyncIterator[Event]]:
-    """Start ``events`` and give its events; on leaving, kill and reap it.
+@at_checkpoints_only
+async def stream_events(runner: Runner, id: str, line: Sequence[str]) -> AsyncGenerator[AsyncIterator[Event]]:
+    """Run ``events`` and give its events until the container's init has ended; on leaving, kill the runtime process.
 
-    :param error: makes the exception for a failure.
-    :param init: the container's; its end is the end of the events, since runc goes on until the cgroup is gone.
+    :param line: the command line from the command on.
     """
-    ours, theirs = os.pipe()
-    stdout = leases.adopt(theirs)
-    async with FdReceiveStream(ours) as stream:
-        null = leases.adopt(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-        stderr = leases.adopt(capture.memory_file("stderr", limit=capture.STDERR_LIMIT))
-        leases.stdio(null, stdout, stderr)
-        try:
-            await process.start()
-            leases.close(log, stderr)
-            with _Deadline(init) as deadline:
-                events = _Events(process, stream, stderr, log, error, deadline)
-                try:
-                    yield events
-                finally:
-                    events.close()
-        finally:
-            await shielded(process.kill)
+    state = await runner.state(id)
+    with contextlib.ExitStack() as stack:
+        init = None
+        if state.pid > 0:
+            with contextlib.suppress(ProcessLookupError):
+                init = stack.enter_context(Pidfd.open(state.pid))
+        leases, log = stack.enter_context(runner.open_descriptors())
+        read_end, write_end = os.pipe()
+        stdout = leases.adopt(write_end)
+        async with FdReceiveStream(read_end) as stream:
+            null = leases.adopt(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            stderr = leases.adopt(memory_file("stderr", limit=capture.STDERR_LIMIT))
+            leases.stdio(null, stdout, stderr)
+            arguments = runner.build_arguments(leases, log, line)
+            process = Process(runner.settings, leases, arguments, runner.build_environment(), log)
+            try:
+                await process.start()
+                leases.close(log, stderr)
+                # runc goes on until the cgroup is gone; the events end with the container's init.
+                with _Deadline(init) as deadline:
+                    events = _Events(runner, process, stream, stderr, log, deadline)
+                    try:
+                        yield events
+                    finally:
+                        events.close()
+            finally:
+                await shielded(cancel.kill, process)
 
 
 class _Deadline:
@@ -101,19 +107,13 @@ class _Events(AsyncIterator[Event]):
     """The iterator. No generator, since one that is cancelled has ended; of this one the next step goes on."""
 
     def __init__(
-        self,
-        process: Process,
-        stream: FdReceiveStream,
-        stderr: int,
-        log: int,
-        error: Callable[[Outcome], Awaitable[CommandError]],
-        deadline: _Deadline,
+        self, runner: Runner, process: Process, stream: FdReceiveStream, stderr: int, log: int, deadline: _Deadline
     ) -> None:
+        self._runner = runner
         self._process = process
         self._stream = stream
         self._stderr = stderr
         self._log = log
-        self._error = error
         self._deadline = deadline
         self._lines: deque[bytes] = deque()
         self._rest = b""
@@ -154,7 +154,7 @@ class _Events(AsyncIterator[Event]):
             return
         if received is None:
             self._stopped = True
-            await shielded(self._process.kill)
+            await shielded(cancel.kill, self._process)
             return  # and read what is in the pipe
         *lines, self._rest = (self._rest + received).split(b"\n")
         self._lines.extend(lines)
@@ -164,8 +164,8 @@ class _Events(AsyncIterator[Event]):
     async def _check_status(self) -> None:
         status = await self._process.wait()
         if status and not self._stopped:
-            said = capture.printed(self._stderr)
-            raise await self._error(Outcome(self._process.argv, status, stderr=said, log=capture.logged(self._log)))
+            stderr, log = read_output(self._stderr), read_log(self._log)
+            raise await self._runner.make_error(Outcome(self._process.argv, status, stderr=stderr, log=log))
 
 
 def _event(process: Process, line: bytes) -> Event:

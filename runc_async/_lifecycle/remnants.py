@@ -1,268 +1,344 @@
-"""Taking a container down: quickly where it can be, thoroughly where its runtime was killed half-way."""
+"""Finds and removes what a runtime left that was killed, or that failed, while it made a container.
+
+One rule: a process is signalled only if it provably belongs to this call, and a directory is removed only if this call
+created it. What proves it:
+
+- A process is named by the call's private pid file, or by the state file in a state directory that this call created,
+  and started while the call ran; or it holds the call's log open, a memory file that nothing but the runtime process
+  and its descendants can have.
+- A state directory or cgroup was created by this call if it did not exist before the call (`survey`), and is where
+  the container's specification and the runtime put it.
+
+What is in doubt is left, and logged. Nothing here runs the runtime.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import errno
+import logging
 import os
 import re
+import shutil
 import signal
-from typing import TYPE_CHECKING, Protocol
+import stat
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 import anyio
+import msgspec
 
-from .._errors import CommandError, ContainerNotRunningError
+from .._linux import cgroups, mounts, procfs
 from .._linux.pidfd import Pidfd, reap_ended
-from .._models import ContainerState, decode
+from .._linux.statx import birth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
-
-    from .._process.process import Outcome
+    from collections.abc import Iterable, Mapping
 
 __all__ = [
-    "CRUNS_OWN",
-    "cgroups_of",
-    "clear_failed",
-    "clear_remnants",
-    "kill_by_file",
-    "pid_in",
-    "remove",
+    "Identity",
+    "Survey",
+    "clear_cgroups",
+    "clear_state",
+    "identify",
+    "kill_processes",
+    "open_started",
+    "read_state_file",
+    "survey",
     "sweep_cgroups",
     "unmount_cgyard",
-    "unmount_remnants",
 ]
 
-CGROUPS = "/sys/fs/cgroup"
-CRUNS_OWN = {".cache", ".empty-directory"}
-"""What crun keeps in its root beside the containers: compiled filters, a mount point."""
-MNT_DETACH = 2
-EMPTY_WITHIN = 5.0
-"""Seconds that the cgroups of a container that a runtime did not finish get to be empty."""
-IN_PASSING = 0.05
-"""Seconds after which a mount that is there for microseconds is taken for a remnant."""
+logger = logging.getLogger("runc_async")
+
+HERTZ = os.sysconf("SC_CLK_TCK")
+AGAIN = 0.01
+"""Seconds until the next try to remove a cgroup: it can stay busy for a moment after its last process."""
+STATE_FILES = ("state.json", "status")
+"""The file that describes a container in its state directory: runc's name, crun's name."""
+UNREMOVED = re.compile(rb"emove")
+CGROUP_PATH = re.compile(rb"/sys/fs/cgroup/[^\s\\\"\]]+")
 
 
-class Runtime(Protocol):
-    """The part of `Road` that is needed here."""
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """A directory that exists now, and not another one of the same name later."""
 
-    async def captured(
-        self, command: str, options: Mapping[str, object] = {}, positional: Sequence[str] = ()
-    ) -> Outcome:
-        """See `Road.captured`."""
-        ...
+    path: str
+    device: int
+    inode: int
+    birth: int
+    """Nanoseconds since the epoch; 0 if the file system does not say. A file system may use an inode number again."""
+
+    def is_there(self) -> bool:
+        """Whether the path still leads to this directory."""
+        return identify(self.path) == self
 
 
-async def remove(road: Runtime, id: str) -> None:
-    """Kill a container of ours and delete it.
-
-    ``delete --force`` polls every 100 ms for the end of what it killed. Where init has a pid namespace of its
-    own, whose processes all end with it, it is killed here and its end awaited by pidfd, so that the runtime
-    finds it stopped.
-
-    :raises CommandError: the runtime could not delete it.
-    """
+def identify(path: str | None) -> Identity | None:
+    """Identify a directory; None if the path is None, or is not a directory."""
+    if path is None:
+        return None
     try:
-        state = await _state(road, id)
-    except CommandError:  # none, or half written: the runtime clears that
-        await road.captured("delete", {"force": True}, [id])
+        status = os.lstat(path)
+        return Identity(path, status.st_dev, status.st_ino, birth(path)) if stat.S_ISDIR(status.st_mode) else None
+    except OSError:
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a call may create: looked at before the runtime process starts."""
+
+    state: str | None
+    """The container's state directory, if it did not exist; else None."""
+    cgroups: tuple[str, ...]
+    """The container's cgroups that did not exist."""
+    begun: int = field(default_factory=lambda: clock_ticks())
+    """When the call began, in clock ticks since the system started."""
+
+    def created_state(self) -> Identity | None:
+        """The state directory, if it exists by now."""
+        return identify(self.state)
+
+    def created_cgroups(self) -> dict[str, tuple[int, int]]:
+        """The cgroups that exist by now, and the identity of each."""
+        found = ((path, cgroups.identity(path)) for path in self.cgroups)
+        return {path: identity for path, identity in found if identity is not None}
+
+    def has_left_anything(self) -> bool:
+        """Whether anything exists by now."""
+        return self.created_state() is not None or bool(self.created_cgroups())
+
+
+def survey(state: str | None, cgroup_paths: Iterable[str]) -> Survey:
+    """Look which of a container's directories exist before a call may create them."""
+    return Survey(
+        state=None if state is None or os.path.lexists(state) else state,
+        cgroups=tuple(path for path in cgroup_paths if not os.path.lexists(path)),
+    )
+
+
+def clock_ticks() -> int:
+    """The time since the system started, as ``/proc/PID/stat`` gives the start of a process."""
+    return int(time.clock_gettime(time.CLOCK_BOOTTIME) * HERTZ)
+
+
+# -- processes ---------------------------------------------------------------------------------------------
+
+
+def open_started(pid: int | None, begun: int) -> Pidfd | None:
+    """Open a process that a private file of a call names; None if it has ended.
+
+    :param begun: when the call began, in clock ticks: an older process is another one.
+    """
+    if not pid or pid <= 0:
+        return None
+    try:
+        process = Pidfd.open(pid)
+    except ProcessLookupError:
+        return None
+    found = procfs.stat(pid)
+    if found is None or found.start_time < begun - 1:
+        process.close()
+        return None
+    return process
+
+
+class _RuncState(msgspec.Struct):
+    init_process_pid: int = 0
+    init_process_start: int = 0
+    config: _RuncConfig | None = None
+
+
+class _RuncConfig(msgspec.Struct):
+    labels: list[str] = []
+
+
+class _CrunState(msgspec.Struct, rename="kebab"):
+    pid: int = 0
+    process_start_time: int = 0
+    bundle: str = ""
+
+
+class StateFile(msgspec.Struct):
+    """What a runtime's state file says of a container."""
+
+    pid: int
+    start_time: int
+    bundle: str
+
+
+def read_state_file(directory: str) -> StateFile | None:
+    """Read the state file of a container; None if it is missing, empty or half written."""
+    for name, shape in zip(STATE_FILES, (_RuncState, _CrunState), strict=True):
+        try:
+            with open(os.path.join(directory, name), "rb") as file:
+                state = msgspec.json.decode(file.read(), type=shape)
+        except FileNotFoundError:
+            continue
+        except (OSError, msgspec.DecodeError, ValueError):
+            return None
+        if isinstance(state, _CrunState):
+            return StateFile(state.pid, state.process_start_time, state.bundle)
+        labels = state.config.labels if state.config else []
+        bundle = next((label.removeprefix("bundle=") for label in labels if label.startswith("bundle=")), "")
+        return StateFile(state.init_process_pid, state.init_process_start, bundle)
+    return None
+
+
+async def kill_processes(survey: Survey, pid: int | None, log: int, timeout: float) -> None:
+    """Kill the processes that a call left.
+
+    :param pid: what the call's private pid file names.
+    :param log: the descriptor of the call's log.
+    """
+    with contextlib.ExitStack() as stack, anyio.move_on_after(timeout):
+        killed: set[int] = set()
+        while found := [process for process in _find_processes(survey, pid, log, stack) if process.pid not in killed]:
+            for process in found:
+                killed.add(process.pid)
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    process.send_signal(signal.SIGKILL)
+            for process in found:
+                await process.wait()
+                reap_ended(process.fileno())
+
+
+def _find_processes(survey: Survey, pid: int | None, log: int, stack: contextlib.ExitStack) -> list[Pidfd]:
+    found = [open_started(pid, survey.begun), _open_by_state(survey)]
+    inits = [stack.enter_context(process) for process in found if process is not None]
+    processes = [process for process in inits if _is_alive(process.pid)]
+    shares_pids = [process for process in processes if not procfs.leads_pid_namespace(process.pid)]
+    ours: set[str] = set()
+    with contextlib.suppress(FileNotFoundError):
+        # A cgroup that this call created, with the container's init in it, has no processes but the container's.
+        ours = {path for process in shares_pids for path in cgroups.cgroups_of(process.pid).values()}
+    for path in survey.created_cgroups():
+        for process in _open_members(path):
+            stack.enter_context(process)
+            if path in ours or _holds(process.pid, log):
+                processes.append(process)
+    return processes
+
+
+def _open_members(path: str) -> list[Pidfd]:
+    """Open every process in a cgroup and below it."""
+    try:
+        cgroup = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError:
+        return []
+    try:
+        return cgroups.processes(cgroup)
+    finally:
+        os.close(cgroup)
+
+
+def _is_alive(pid: int) -> bool:
+    found = procfs.stat(pid)
+    return found is not None and found.state not in "ZX"
+
+
+def _open_by_state(survey: Survey) -> Pidfd | None:
+    """Open the init that the state file in this call's state directory names."""
+    if survey.state is None:
+        return None
+    state = read_state_file(survey.state)
+    if state is None:
+        return None
+    process = open_started(state.pid, survey.begun)
+    if process is not None:
+        found = procfs.stat(process.pid)
+        if found is None or (state.start_time and found.start_time != state.start_time):
+            process.close()
+            return None
+    return process
+
+
+def _holds(pid: int, log: int) -> bool:
+    """Whether a process has the call's log open, which only the runtime process and its descendants can have."""
+    mine = os.fstat(log)
+    with contextlib.suppress(OSError):
+        for name in os.listdir(f"/proc/{pid}/fd"):
+            with contextlib.suppress(OSError):
+                if os.path.samestat(os.stat(f"/proc/{pid}/fd/{name}"), mine):
+                    return True
+    return False
+
+
+# -- directories -------------------------------------------------------------------------------------------
+
+
+def clear_state(state: Identity) -> None:
+    """Remove a state directory that this call created, with what is mounted in it.
+
+    ``runc restore`` mounts the container's root file system there; ``runc init`` of runc 1.1, killed between two system
+    calls, leaves a bind mount of the runtime's binary. What is mounted is unmounted first: nothing in it is removed.
+
+    :raises OSError: it cannot be unmounted or removed.
+    """
+    if not state.is_there():
         return
-    with contextlib.ExitStack() as stack:
-        init = None
-        if state.pid > 0:
-            with contextlib.suppress(ProcessLookupError):
-                init = stack.enter_context(Pidfd.open(state.pid))
-        if init is not None and leads_pid_namespace(init.pid):
-            await _kill_init(road, state, init)
-        await road.captured("delete", {"force": True}, [id])
-        if init is not None:
-            reap_ended(init.fileno())  # nobody else knows of it, if it had become our child
+    for point in _mount_points_below(state.path):
+        mounts.unmount(point)
+    shutil.rmtree(state.path)
 
 
-async def _state(road: Runtime, id: str) -> ContainerState:
-    return decode(ContainerState, (await road.captured("state", {}, [id])).stdout)
+def _mount_points_below(directory: str) -> list[str]:
+    """What is mounted in a directory, the deepest first."""
+    points = {mount.point for mount in mounts.read_mountinfo()}
+    return sorted((point for point in points if point.startswith(f"{directory}/")), key=len, reverse=True)
 
 
-async def _kill_init(road: Runtime, state: ContainerState, init: Pidfd) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        init.send_signal(signal.SIGKILL)
-    if state.status == "paused":  # a frozen process dies when it is thawed; on cgroup v2 at once
-        with contextlib.suppress(ContainerNotRunningError):
-            await road.captured("resume", {}, [state.id])
-    await init.wait()
+async def clear_cgroups(created: Mapping[str, tuple[int, int]], timeout: float) -> None:
+    """Remove cgroups that a call created and what is below them, as soon as they are empty.
+
+    :param created: the path and identity of each.
+    :param timeout: seconds to go on trying, since a cgroup can stay busy for a moment after its last process.
+    """
+    left = {*created}
+    with anyio.move_on_after(timeout):
+        while left := {path for path in left if not _remove_cgroup(path, created[path])}:  # noqa: ASYNC110 (nothing tells)
+            await anyio.sleep(AGAIN)
+    for path in left:
+        logger.warning("cgroup %s stays: it has processes that are not known to be the container's", path)
 
 
-def leads_pid_namespace(pid: int) -> bool:
-    """Whether a process is the init of a pid namespace below ours."""
+def _remove_cgroup(path: str, expected: tuple[int, int]) -> bool:
+    """Remove a cgroup and what is below it; whether it is gone."""
     try:
-        with open(f"/proc/{pid}/status", "rb") as file:
-            numbers = next(line for line in file if line.startswith(b"NSpid:")).split()[1:]
-    except (FileNotFoundError, ProcessLookupError, StopIteration):
+        cgroups.remove_cgroup(path, expected)
+    except OSError:
         return False
-    return len(numbers) > 1 and numbers[-1] == b"1"
-
-
-async def clear_remnants(road: Runtime, id: str, begun: int) -> None:
-    """Clear what a runtime left that was killed while it made a container.
-
-    That may be a state directory, whole or half written, ``runc init``, and cgroups that no state tells of.
-
-    :param begun: when the call began, in nanoseconds since the epoch; a container older than it is not ours.
-    """
-    try:
-        state = await _state(road, id)
-    except CommandError:
-        pass
-    else:
-        if state.created_ns < begun:
-            return
-    await unmount_remnants(id)
-    folders = {*cgroups_of(id)}
-    await _kill_all_in(folders)
-    await remove(road, id)
-    await _remove_cgroups(folders, EMPTY_WITHIN, kill=True)  # runc init may have been about to start another process
-    if folders:
-        raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), min(folders))
-
-
-async def clear_failed(road: Runtime, id: str, begun: int) -> None:
-    """Clear what a runtime left that failed to start or restore a container: crun leaves a state directory, a cgroup.
-
-    Its processes have been killed; so a cgroup of this name that is not empty belongs to somebody else.
-
-    :param begun: as for `clear_remnants`.
-    """
-    try:
-        if (await _state(road, id)).created_ns < begun:
-            return
-    except CommandError:
-        pass
-    await unmount_remnants(id)
-    with contextlib.suppress(CommandError):
-        await remove(road, id)
-    for folder in cgroups_of(id):
-        with contextlib.suppress(OSError):
-            os.rmdir(folder)
-
-
-async def unmount_remnants(id: str) -> bool:
-    """Take away what is mounted in a container's state directory by a runc that was killed there.
-
-    ``runc restore`` has the root file system there, and ``delete`` would remove all that is in it. ``runc init`` of
-    runc 1.1 has a read-only bind mount of the binary there for a few microseconds, until it has opened it.
-
-    :returns: whether there was anything.
-    :raises OSError: it cannot be unmounted; then nothing may be deleted.
-    """
-    remnant = re.compile(rb".*/" + re.escape(os.fsencode(id)) + rb"/(criu-root|runc\.\w{6})$")
-    found = _mounted(remnant)
-    if not found:
-        return False
-    await anyio.sleep(IN_PASSING)
-    for point in found & _mounted(remnant):
-        _unmount(point)
-        if not point.endswith(b"/criu-root"):
-            os.unlink(point)
     return True
 
 
-def unmount_cgyard(work_path: str, begun: int) -> None:
-    """Take away what a killed CRIU has mounted in its work path: the cgroups, to restore a container's.
-
-    :param begun: when the call began, in nanoseconds since the epoch; what is older is another's.
-    :raises OSError: it cannot be unmounted.
-    """
-    for point in _mounted(re.compile(re.escape(os.fsencode(work_path)) + rb"/\.criu\.cgyard\.\w{6}$")):
-        if os.stat(point).st_ctime_ns >= begun:
-            _unmount(point)  # and all that is mounted in it
-            os.rmdir(point)
-
-
-def _mounted(pattern: re.Pattern[bytes]) -> set[bytes]:
-    """The mount points that match."""
-    with open("/proc/self/mountinfo", "rb") as file:
-        points = [line.split()[4].decode("unicode_escape").encode("latin-1") for line in file]
-    return {point for point in points if pattern.match(point)}
-
-
-def _unmount(point: bytes) -> None:
-    import ctypes
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.umount2(point, MNT_DETACH):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fsdecode(point))
-
-
-async def sweep_cgroups(log: bytes, id: str, timeout: float) -> None:
-    """Remove the cgroups of a deleted container that its runtime says it could not remove.
+async def sweep_cgroups(log: bytes, timeout: float) -> None:
+    """Remove the cgroups that a runtime says it could not remove when a container had ended.
 
     On a busy machine a cgroup can stay busy for a moment after its last process. runc tries for 150 ms, logs the
-    failure, forgets the container and reports success.
+    failure with the paths, forgets the container and reports success.
 
     :param log: the runtime's log of the call.
     :param timeout: seconds to go on trying.
     """
-    if b"emove" not in log:
+    if not UNREMOVED.search(log):
         return
-    named = {os.fsdecode(path.rstrip(b":")) for path in re.findall(rb"/sys/fs/cgroup/[^\s\\\"\]]+", log)}
-    await _remove_cgroups({path for path in named if os.path.basename(path) == id}, timeout)
+    lines = [line for line in log.splitlines() if UNREMOVED.search(line)]
+    paths = {os.fsdecode(path.rstrip(b":,")) for line in lines for path in CGROUP_PATH.findall(line)}
+    named = {path: identity for path in paths if (identity := cgroups.identity(path)) is not None}
+    if named:
+        await clear_cgroups(named, timeout)
 
 
-async def _remove_cgroups(left: set[str], timeout: float, *, kill: bool = False) -> None:
-    """Remove cgroups, and forget those that are gone.
+def unmount_cgyard(work_path: str, begun: int) -> None:
+    """Unmount what a killed CRIU has mounted in its work path: the cgroups, to restore a container's.
 
-    :param timeout: seconds to go on trying, since a cgroup can stay busy for a moment after its last process.
-    :param kill: whether to kill what is still in them.
+    :param begun: when the call began, in nanoseconds since the epoch; an older mount is another call's.
+    :raises OSError: it cannot be unmounted.
     """
-    with anyio.move_on_after(timeout):
-        while left:
-            for path in sorted(left, key=len, reverse=True):
-                try:
-                    os.rmdir(path)
-                except FileNotFoundError:
-                    pass
-                except OSError:
-                    continue
-                left.discard(path)
-            if left:
-                if kill:
-                    await _kill_all_in(left)
-                await anyio.sleep(0.01)
-
-
-def cgroups_of(id: str) -> list[str]:
-    """A container's cgroups in every hierarchy and what is below (crun makes ``.proxy-crun``), the deepest first."""
-    return [folder for folder, _, _ in os.walk(CGROUPS, topdown=False) if id in folder.split("/")]
-
-
-def _processes(folder: str) -> list[int]:
-    try:
-        with open(os.path.join(folder, "cgroup.procs"), "rb") as file:
-            return [int(line) for line in file]
-    except FileNotFoundError:
-        return []
-
-
-async def _kill_all_in(folders: Iterable[str]) -> None:
-    for folder in folders:
-        for pid in _processes(folder):
-            await _kill_and_wait(pid)
-
-
-async def _kill_and_wait(pid: int) -> None:
-    with contextlib.suppress(ProcessLookupError), Pidfd.open(pid) as process:
-        process.send_signal(signal.SIGKILL)
-        await process.wait()
-        reap_ended(process.fileno())
-
-
-def kill_by_file(pid_file: str | os.PathLike[str]) -> None:
-    """Kill the process whose pid a runtime wrote to a file."""
-    with contextlib.suppress(OSError, ValueError):
-        os.kill(pid_in(pid_file), signal.SIGKILL)
-
-
-def pid_in(pid_file: str | os.PathLike[str]) -> int:
-    """The pid that a runtime wrote to a file."""
-    with open(pid_file) as file:
-        return int(file.read())
+    yard = re.compile(re.escape(work_path) + r"/\.criu\.cgyard\.\w{6}")
+    for point in _mount_points_below(work_path):
+        if yard.fullmatch(point) and os.stat(point).st_ctime_ns >= begun:
+            mounts.unmount(point)
+            os.rmdir(point)

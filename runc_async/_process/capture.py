@@ -1,55 +1,85 @@
-"""What a finished runtime printed, captured in memory files: no reader, no pipe that could hang.
-
-A memory file for output is sealed at its limit, so a runtime that prints without end runs into ``EPERM``
-there and costs no more than that. The log is opened by the runtime itself, for appending, which a file of
-fixed size cannot bear; of that one only so much is read.
-"""
+"""Runs a command to its end and captures what it prints and logs."""
 
 from __future__ import annotations
 
-import fcntl
 import os
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import anyio
+
+from .._eventloop.shield import shielded
+from . import cancel
+from .limiter import LONGEST_TURN, turns
+from .memfile import has_overflowed, memory_file, read_log, read_output
+from .process import Process, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from .child_fds import Leases
+
+__all__ = ["OnCancel", "Outcome", "run"]
+
+OnCancel = Literal["kill", "finish", "interrupt"]
+"""How the runtime process of a cancelled call is ended: see the functions of these names in `cancel`."""
 
 STDOUT_LIMIT = 16 << 20
 STDERR_LIMIT = 1 << 20
-LOG_LIMIT = 1 << 20
-
-FIXED_SIZE = fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
-def memory_file(name: str, *, limit: int | None = None, content: bytes = b"") -> int:
-    """A descriptor of a new memory file.
+class Outcome(NamedTuple):
+    """What a runtime process left when it ended."""
 
-    :param name: shown in ``/proc/PID/fd``.
-    :param limit: the most bytes that can be written to it; None for no limit.
-    :param content: what it holds; the offset is at its beginning.
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes = b""
+    stderr: bytes = b""
+    log: bytes = b""
+    overflowed: bool = False
+    """Whether its output reached the limit."""
+
+
+async def run(
+    settings: Settings,
+    arguments: Sequence[str],
+    env: Mapping[str, str] | None,
+    leases: Leases,
+    log: int,
+    on_cancel: OnCancel = "kill",
+) -> Outcome:
+    """Run a command that starts nothing that outlives it, and capture what it prints and logs.
+
+    A cancellation first ends the runtime process as `on_cancel` says, and then goes on.
+
+    :param leases: the descriptors of the call.
+    :param log: the descriptor among them that the runtime logs to.
     """
-    fd = os.memfd_create(name, os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+    stdin = leases.adopt(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    stdout = leases.adopt(memory_file("stdout", limit=STDOUT_LIMIT))
+    stderr = leases.adopt(memory_file("stderr", limit=STDERR_LIMIT))
+    leases.stdio(stdin, stdout, stderr)
+    process = Process(settings, leases, arguments, env, log)
     try:
-        if limit is not None:
-            os.ftruncate(fd, limit)  # sparse: pages come as they are written
-            fcntl.fcntl(fd, fcntl.F_ADD_SEALS, FIXED_SIZE)
-        elif content:
-            os.pwrite(fd, content, 0)
+        async with turns() as turn:
+            await process.start()
+            leases.close(stdout, stderr, log)
+            if turn.value == 0:  # A process that hangs must not hold up the other calls: the last turn is limited.
+                with anyio.move_on_after(LONGEST_TURN):
+                    await process.wait()
+            else:
+                await process.wait()
+        status = await process.wait()
     except BaseException:
-        os.close(fd)
+        await shielded(_ON_CANCEL[on_cancel], process)
         raise
-    return fd
+    return Outcome(
+        process.argv,
+        status,
+        read_output(stdout),
+        read_output(stderr),
+        read_log(log),
+        has_overflowed(stdout),
+    )
 
 
-def printed(fd: int) -> bytes:
-    """What the child wrote to a memory file with a limit: it shares our offset."""
-    return os.pread(fd, os.lseek(fd, 0, os.SEEK_CUR), 0)
-
-
-def overflowed(fd: int, limit: int) -> bool:
-    """Whether the child ran into the limit."""
-    return os.lseek(fd, 0, os.SEEK_CUR) >= limit
-
-
-def logged(fd: int) -> bytes:
-    """What the child logged: the last entries, where it is very much."""
-    size = os.fstat(fd).st_size
-    skipped = max(0, size - LOG_LIMIT)
-    data = os.pread(fd, LOG_LIMIT, skipped)
-    return data.partition(b"\n")[2] if skipped else data
+_ON_CANCEL = {"kill": cancel.kill, "finish": cancel.finish, "interrupt": cancel.interrupt}

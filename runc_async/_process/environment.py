@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections.abc import Mapping
 from contextvars import ContextVar
-from typing import TYPE_CHECKING
-
-from .._cli.validation import check_environment
+from typing import TYPE_CHECKING, cast
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping
+    from collections.abc import Generator
 
-__all__ = ["environment", "extra"]
+__all__ = ["checked", "environment", "extra"]
 
 # A supervisor's own, from systemd: never the container's by accident. A runtime given LISTEN_FDS would
 # pass descriptors on that nobody named.
@@ -22,11 +21,27 @@ _extra: ContextVar[Mapping[object, Mapping[str, str]]] = ContextVar("runc_async_
 """By client, for each task."""
 
 
+def checked(variables: Mapping[str, str]) -> dict[str, str]:
+    """The variables, if they can be in an environment.
+
+    :raises TypeError: they are no mapping, or a name or value is no str.
+    :raises ValueError: a name or value that no environment can hold.
+    """
+    if not isinstance(cast("object", variables), Mapping):
+        raise TypeError(f"env must be a mapping of names to values, not {type(variables).__name__}")
+    for name, value in cast("Mapping[object, object]", variables).items():
+        if not isinstance(name, str) or not isinstance(value, str):
+            raise TypeError(f"env: names and values must be str: {name!r}")
+        if not name or "=" in name or "\0" in name or "\0" in value:
+            raise ValueError(f"env: not a possible variable: {name!r}")
+    return dict(variables)
+
+
 @contextlib.contextmanager
 def extra(client: object, variables: Mapping[str, str]) -> Generator[None]:
     """Add variables to a client's calls, in this task and the tasks that it starts, as long as the block lasts."""
     clients = _extra.get({})
-    token = _extra.set({**clients, client: {**clients.get(client, {}), **check_environment(variables)}})
+    token = _extra.set({**clients, client: {**clients.get(client, {}), **checked(variables)}})
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""What is told of every runtime process when it has ended: a line of the log, and the user's hook."""
+"""Reports every runtime process that has ended, to the loggers and to the ``trace`` hook."""
 
 from __future__ import annotations
 
@@ -9,9 +9,26 @@ from typing import TYPE_CHECKING, NamedTuple
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-__all__ = ["Call", "ended", "without_values"]
+    from .._errors import LogEntry
+
+__all__ = ["Call", "report", "without_values"]
 
 logger = logging.getLogger("runc_async")
+runtime_logger = logging.getLogger("runc_async.runtime")
+"""Passes on what the runtime logs, at the runtime's level."""
+runtime_logger.addHandler(
+    logging.NullHandler()
+)  # an error is raised as well: print nothing where logging is not set up
+
+LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+}
+"""The levels of logrus, which the runtimes write."""
 
 
 class Call(NamedTuple):
@@ -30,10 +47,17 @@ class Call(NamedTuple):
     """Seconds from before it was started until it was reaped."""
     status: int
     """Its exit status; ``-N`` when signal N ended it."""
+    log: tuple[LogEntry, ...] = ()
+    """What the runtime logged (``--log``)."""
 
 
-def ended(call: Call, trace: Callable[[Call], object] | None) -> None:
-    """Log a call at level debug, and tell the hook. What the hook raises is logged: the call has done its work."""
+def report(call: Call, trace: Callable[[Call], object] | None) -> None:
+    """Log a call at level debug, pass on what the runtime logged, and call the hook.
+
+    What the hook raises is logged: the call has done its work.
+    """
+    for entry in call.log:
+        runtime_logger.log(LEVELS.get(entry.level, logging.INFO), "%s", entry.message)
     if logger.isEnabledFor(logging.DEBUG):
         logger.debug(
             "%s: pid %d ended with %d after %.1f ms", shlex.join(call.argv), call.pid, call.status, call.duration * 1000

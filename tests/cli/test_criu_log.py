@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING
 
 from runc_async import CommandError, ContainerNotRunningError
-from runc_async._cli.criu_log import explained
+from runc_async._cli.criu_log import explain
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -27,7 +27,7 @@ def error() -> CommandError:
 
 def test_the_decisive_lines_are_quoted(tmp_path: Path) -> None:
     (tmp_path / "dump.log").write_text(LOG)
-    found = explained(error(), "dump.log", ["/no/such", str(tmp_path)], time.time_ns() - 10**9)
+    found = explain(error(), "dump.log", ["/no/such", str(tmp_path)], time.time_ns() - 10**9)
     assert found.message.startswith("criu failed: type NOTIFY errno 0; ")
     assert "consider using --tcp-established" in found.message
     assert "RLIMIT_NOFILE" not in found.message
@@ -40,12 +40,12 @@ def test_a_log_of_an_earlier_call_or_without_errors_is_none(tmp_path: Path) -> N
     log = tmp_path / "dump.log"
     log.write_text(LOG)
     os.utime(log, (1000, 1000))
-    assert explained(given, "dump.log", [str(tmp_path)], time.time_ns()) is given
+    assert explain(given, "dump.log", [str(tmp_path)], time.time_ns()) is given
     log.write_text("(00.1) all is well\n")
-    assert explained(given, "dump.log", [str(tmp_path)], time.time_ns() - 10**9) is given
+    assert explain(given, "dump.log", [str(tmp_path)], time.time_ns() - 10**9) is given
 
 
 def test_an_error_that_has_a_class_keeps_it(tmp_path: Path) -> None:
     (tmp_path / "dump.log").write_text(LOG)
     given = ContainerNotRunningError(("runc",), 1, "container is not running", [])
-    assert explained(given, "dump.log", [str(tmp_path)], 0) is given
+    assert explain(given, "dump.log", [str(tmp_path)], 0) is given

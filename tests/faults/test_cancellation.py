@@ -93,7 +93,8 @@ async def reaped(runc: Runc) -> AsyncIterator[Runc]:
 
 def runc_root(runc: Runc) -> str:
     """The ``--root`` of a client."""
-    return next(word for word in runc._road._globals if word.startswith("--root=")).removeprefix("--root=")
+    assert runc._runner.root is not None
+    return runc._runner.root
 
 
 async def storm(

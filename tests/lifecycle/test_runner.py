@@ -1,30 +1,19 @@
-"""The road of a call: its log, what becomes of a failure, and processes given as words or objects."""
+"""Running a command: its log, and what becomes of a failure."""
 
 from __future__ import annotations
 
-import logging
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
 
 from runc_async import BundleError, CommandError, Runc
 from runc_async._cli.messages import parse_log
-from runc_async._lifecycle.runner import process_object
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
 pytestmark = pytest.mark.anyio
-
-
-def test_a_process_is_words_or_an_object_and_never_one_string() -> None:
-    assert process_object(["ls", "-l"]) == (["ls", "-l"], {})
-    assert process_object({"args": ["ls"]}) == ((), {"process": b'{"args": ["ls"]}'})
-    for wrong in ("ls -l", b"ls"):
-        with pytest.raises(TypeError, match="not one string"):
-            process_object(wrong)  # type: ignore[arg-type]
 
 
 async def test_the_log_of_each_call_is_appended_to_the_users_file(
@@ -67,18 +56,3 @@ async def test_what_is_to_be_kept_is_kept_whatever_its_status(
         assert await runc.run(id, make_bundle("sh", "-c", f"exit {status}"), keep=True) == status
         assert (await runc.state(id)).status == "stopped"
         await runc.delete(id)
-
-
-async def test_a_clean_up_that_fails_is_logged_and_the_cancellation_goes_on(
-    fake_runtime: Callable[[str], Path],
-    make_bundle: Callable[..., Path],
-    container_id: str,
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    script = 'case "$*" in *state*) exit 1;; *delete*) echo "cannot delete" >&2; exit 1;; *) exec sleep 60;; esac'
-    runc = Runc(fake_runtime(script), cleanup_timeout=0.5)
-    with caplog.at_level(logging.ERROR, logger="runc_async"), anyio.move_on_after(0.05) as scope:
-        await runc.create(container_id, make_bundle("true"))
-    assert scope.cancelled_caught
-    assert f"create {container_id}: cancelled, and could not be cleaned up" in caplog.text
-    assert "cannot delete" in caplog.text

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from runc_async._linux.inotify import Written
+from runc_async._linux.inotify import DirectoryWatch
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -18,20 +18,22 @@ pytestmark = pytest.mark.anyio
 async def test_wakes_when_a_file_is_written_or_moved_there(tmp_path: Path, scratch: Path) -> None:
     folder = tmp_path / "watched"
     folder.mkdir()
-    with Written(str(folder)) as written:
+    with DirectoryWatch(str(folder)) as watch:
         with anyio.move_on_after(0.02) as quiet:
-            await written.wait()
+            await anyio.wait_readable(watch)
         assert quiet.cancelled_caught
+        watch.clear()
         (folder / "pid").write_text("5")
         with anyio.fail_after(5):
-            await written.wait()
+            await anyio.wait_readable(watch)
+        watch.clear()
         other = tmp_path / "other"
         other.write_text("6")
         other.rename(folder / "pid")
         with anyio.fail_after(5):
-            await written.wait()
+            await anyio.wait_readable(watch)
 
 
 def test_a_missing_folder_is_named() -> None:
     with pytest.raises(FileNotFoundError, match="/no/such"):
-        Written("/no/such")
+        DirectoryWatch("/no/such")

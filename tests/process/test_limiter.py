@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from runc_async._process import process
+from runc_async import CommandError
+from runc_async._process import capture
 from runc_async._process.limiter import AT_ONCE, LONGEST_TURN, turns
 
 if TYPE_CHECKING:
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.anyio
 async def test_so_many_run_at_a_time_and_no_more(
     fake: Callable[..., Runc], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "LONGEST_TURN", 60)  # a busy machine may need more than a tenth of a second
+    monkeypatch.setattr(capture, "LONGEST_TURN", 60)  # a busy machine may need more than a tenth of a second
     running = tmp_path / "running"
     running.mkdir()
     runc = fake(f": > {running}/$$; ls {running} | wc -l >&2; sleep 0.02; rm {running}/$$; exit 1")
@@ -32,8 +33,8 @@ async def test_so_many_run_at_a_time_and_no_more(
     async def call() -> None:
         try:
             await runc.start("x")
-        except Exception as exc:
-            seen.append(int(str(exc).split()[-1]))
+        except CommandError as exc:
+            seen.append(int(exc.message))
 
     async with anyio.create_task_group() as group:
         for _ in range(4 * AT_ONCE):

@@ -13,8 +13,11 @@ import anyio
 import pytest
 
 from runc_async import Executable, Executor, ExecutorError, PathExecutor, Pidfd, Runc, Subreaper
+from runc_async._linux.procfs import children
+from runc_async._process import cancel
 from runc_async._process.child_fds import Leases
-from runc_async._process.process import Host, Process, children
+from runc_async._process.memfile import memory_file
+from runc_async._process.process import Process, Settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -26,6 +29,7 @@ pytestmark = pytest.mark.anyio
 def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
     """Makes calls of a shell script."""
     with Leases(()) as leases:
+        log = leases.adopt(memory_file("log"))
         null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         leases.stdio(null, null, null)
 
@@ -33,7 +37,9 @@ def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
             path = tmp_path / "program"
             path.write_text(f"#!/bin/sh\n{script}\n")
             path.chmod(0o755)
-            return Process(Host(PathExecutor(path), cleanup_timeout=timeout), leases, arguments, dict(os.environ))
+            return Process(
+                Settings(PathExecutor(path), cleanup_timeout=timeout), leases, arguments, dict(os.environ), log
+            )
 
         yield make
 
@@ -46,13 +52,13 @@ async def test_its_command_line_and_status(process: Callable[..., Process]) -> N
     assert call.argv == ("program", "3")
     assert await call.wait() == 3
     assert await call.wait() == 3
-    await call.kill()
+    await cancel.kill(call)
 
 
 async def test_killed(process: Callable[..., Process]) -> None:
     call = process("exec sleep 60")
     await call.start()
-    await call.kill()
+    await cancel.kill(call)
     assert call.status == -signal.SIGKILL
 
 
@@ -67,7 +73,7 @@ async def test_killed_while_it_has_a_child_that_has_ended(process: Callable[...,
         with Pidfd.open(ended) as child:
             (tmp_path / "end").write_text("")
             await child.wait()
-        await call.kill()
+        await cancel.kill(call)
         with pytest.raises(ProcessLookupError):
             os.kill(ended, 0)
 
@@ -78,7 +84,7 @@ async def test_finish_lets_it_end_by_itself_for_a_while(
 ) -> None:
     call = process(script)
     await call.start()
-    await call.finish()
+    await cancel.finish(call)
     assert call.status == status
 
 
@@ -90,25 +96,25 @@ class TestAbandon:
         await call.start()
         while not children(call.pid):
             await anyio.sleep(0.001)
-        assert await call.abandon("create") == 5
+        assert await cancel.abandon(call) == 5
         assert (tmp_path / "cleaned").exists()
 
     async def test_kills_one_that_does_not_end(self, process: Callable[..., Process]) -> None:
         call = process("exec sleep 60", timeout=0.1)
         await call.start()
         begun = time.monotonic()
-        assert await call.abandon("create") is None
+        assert await cancel.abandon(call) == -9
         assert time.monotonic() - begun < 2
-        assert await call.abandon("create") is None
+        assert await cancel.abandon(call) == -9
 
     async def test_exec_that_only_copies_streams_is_not_waited_for(self, process: Callable[..., Process]) -> None:
         call = process("exec sleep 60", timeout=20)
         await call.start()
         with anyio.fail_after(5):
-            assert await call.abandon("exec") == -9
+            assert await cancel.abandon(call, kill_when_alone=True) == -9
 
     async def test_one_that_was_never_started(self, process: Callable[..., Process]) -> None:
-        assert await process("exit 0").abandon("create") is None
+        assert await cancel.abandon(process("exit 0")) is None
 
 
 def test_children_of_all_threads_and_of_nobody() -> None:
@@ -154,6 +160,6 @@ class TestWhatCannotBeExecuted:
 
 
 def test_paths_are_seen_from_the_working_directory_of_the_runtime(runtime_path: Path) -> None:
-    host = Host(PathExecutor(runtime_path), work_dir="/work")
-    assert (host.seen("a"), host.seen("/a"), host.seen("../a")) == ("/work/a", "/a", "/a")
-    assert Host(PathExecutor(runtime_path)).seen("a") == str(Path.cwd() / "a")
+    settings = Settings(PathExecutor(runtime_path), work_dir="/work")
+    assert (settings.resolve("a"), settings.resolve("/a"), settings.resolve("../a")) == ("/work/a", "/a", "/a")
+    assert Settings(PathExecutor(runtime_path)).resolve("a") == str(Path.cwd() / "a")

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from ..._errors import RuncError
-from ..._lifecycle.remnants import CRUNS_OWN, clear_remnants
+from ..._cli.quirks import NOT_CONTAINERS
+from ..._errors import CommandError, RuncError
 from ..._linux.pidfd import Pidfd
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class State:
     def ids(self) -> set[str]:
         """The ids of the containers that were begun here, and not removed."""
         folders = [folder for folder in (self.bundles, self.containers) if folder.is_dir()]
-        return {name for folder in folders for name in os.listdir(folder)} - CRUNS_OWN
+        return {name for folder in folders for name in os.listdir(folder)} - NOT_CONTAINERS
 
     def close(self) -> None:
         """Remove it, unless there are containers, and give up the lock: then the next worker clears it."""
@@ -108,11 +108,9 @@ async def clear_dead(base: Path, runc: Callable[[Path], Runc], timeout: float) -
         try:
             await _runtimes_ended(state.containers, timeout)
             for id in state.ids():
-                road = runc(state.containers)._road
                 try:
                     with anyio.fail_after(REMOVED_WITHIN):
-                        await road.remove(id)
-                        await clear_remnants(road, id, begun=0)  # where there was no state of it, or half of one
+                        await _remove(runc(state.containers), id)
                 except (RuncError, OSError):
                     logger.exception("container %s of a dead worker could not be removed", id)
                     continue
@@ -123,6 +121,14 @@ async def clear_dead(base: Path, runc: Callable[[Path], Runc], timeout: float) -
     if cleared:
         logger.warning("removed %d containers of workers that were killed", cleared)
     return cleared
+
+
+async def _remove(runc: Runc, id: str) -> None:
+    try:
+        async with runc.attach(id, delete=True):
+            pass
+    except CommandError:  # there is no state, or half of one
+        await runc.delete(id, force=True)
 
 
 async def _runtimes_ended(root: Path, timeout: float) -> None:

@@ -19,9 +19,9 @@ from distributed.diagnostics.plugin import WorkerPlugin
 
 from ..._bundle.bundle import Bundle
 from ..._client import Runc
-from ..._container import _feed, _single
+from ..._eventloop.groups import unwrap
 from ..._executor import Executor, PathExecutor, SealedExecutor
-from ..._io import PipeIO
+from ..._io import PipeIO, feed
 from ..._monitor import Subreaper
 from ._job import PLUGIN, JobLostError, Result, Seen
 from ._state import State, clear_dead, default_base
@@ -291,13 +291,13 @@ class ContainerPlugin(WorkerPlugin):
 
     async def _watched(self, job: Job, container: Container, io: PipeIO, running: _Running) -> tuple[Exit, bool]:
         """Start the container and wait for its end; how it ended, and whether its time was over."""
-        streams = {"stdout": io._output(1), "stderr": io._output(2)}
+        streams = dict(zip(("stdout", "stderr"), io.outputs, strict=True))
         exit: Exit | None = None
         timed_out = False
         try:
             async with anyio.create_task_group() as group:
                 if job.input is not None:
-                    group.start_soon(_feed, io, job.input)
+                    group.start_soon(feed, io, job.input)
                 for name, stream in streams.items():
                     group.start_soon(running.read, name, stream)
                 await container.start()
@@ -307,7 +307,7 @@ class ContainerPlugin(WorkerPlugin):
                 exit = exit or await container.stop("KILL")
                 group.cancel_scope.cancel()
         except BaseExceptionGroup as errors:
-            raise _single(errors) from None
+            raise unwrap(errors) from None
         for name, stream in streams.items():
             running.drain(name, stream)
         assert exit is not None

@@ -1,0 +1,71 @@
+"""``config.json``, as far as a call needs it: where the cgroups are, what the container's own process is."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import msgspec
+
+from .._models import parse_json
+
+__all__ = ["Config", "read_config"]
+
+
+class _Linux(msgspec.Struct):
+    cgroupsPath: str | None = None  # noqa: N815 (the specification's name)
+
+
+class _File(msgspec.Struct):
+    process: msgspec.Raw = msgspec.Raw()
+    linux: _Linux | None = None
+
+
+class Config:
+    """What a ``config.json`` said when it was read.
+
+    :ivar path: its path.
+    :ivar is_missing: whether there was no such file.
+    :ivar cgroups_path: ``linux.cgroupsPath``; None if the file does not say, or cannot be read.
+    """
+
+    def __init__(self, path: str, content: bytes | None, *, is_missing: bool = False) -> None:
+        self.path = path
+        self.is_missing = is_missing
+        self._is_valid = False
+        self._process = b""
+        self.cgroups_path: str | None = None
+        if content is not None:
+            try:
+                file = msgspec.json.decode(content, type=_File)
+            except (msgspec.DecodeError, ValueError):  # the runtime says what is wrong with it
+                return
+            self._is_valid = True
+            self._process = bytes(file.process)  # not a view, which would keep the whole file
+            self.cgroups_path = file.linux.cgroupsPath if file.linux else None
+
+    @property
+    def process(self) -> dict[str, Any]:
+        """The ``process`` object; empty if there is none."""
+        return parse_json(dict[str, Any], self._process) if self._process else {}
+
+    @property
+    def names_no_program(self) -> bool:
+        """Whether it is a specification, but names no program to run."""
+        return self._is_valid and not self.process.get("args")
+
+
+def read_config(directory: str, name: str = "config.json") -> Config:
+    """Read the ``config.json`` of a bundle. Never raises: the runtime says what is wrong with it.
+
+    :param directory: the bundle, an absolute path.
+    :param name: another name of the file (crun's ``--config``).
+    """
+    path = os.path.join(directory, name)
+    try:
+        with open(path, "rb") as file:
+            return Config(path, file.read())
+    except (FileNotFoundError, NotADirectoryError):
+        return Config(path, None, is_missing=True)
+    except OSError:  # this user may not read it
+        return Config(path, None)

@@ -21,6 +21,7 @@ __all__ = [
     "InvalidContainerIdError",
     "LogEntry",
     "RuncError",
+    "StatusUnknownError",
     "UnsupportedError",
     "escape_controls",
 ]
@@ -57,6 +58,10 @@ class LogEntry(msgspec.Struct, frozen=True):
 
 class RuncError(Exception):
     """The base of every error that this library raises by itself."""
+
+
+class StatusUnknownError(RuncError):
+    """How a process has ended cannot be known; the message says why. No other number is returned in its place."""
 
 
 class ExecutorError(RuncError):

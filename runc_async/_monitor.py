@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import abc
-import ctypes
-import fcntl
 import os
-import select
 import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, ClassVar
@@ -14,7 +11,8 @@ from typing import TYPE_CHECKING, ClassVar
 import anyio
 
 from ._eventloop.readable import Watch
-from ._linux import procfs
+from ._linux import libc, procfs
+from ._linux.exit_status import shell_status, wait_for_exit_status
 from ._linux.pidfd import reap_ended
 from ._models import Exit
 
@@ -27,16 +25,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Monitor", "PidfdMonitor", "Subreaper"]
 
-PR_SET_CHILD_SUBREAPER = 36
-PR_GET_CHILD_SUBREAPER = 37
-
-# linux/pidfd.h
-PIDFD_GET_INFO = 0xC040FF0B
-PIDFD_INFO_EXIT = 1 << 3
-PIDFD_INFO_SIZE = 64
 ON_THEIR_WAY = ("runc:[", "crun:[", "[libcrun:")
-REAPED_WITHIN = 0.25
-"""Seconds that an ended process's parent may take to reap it before its status counts as unknown."""
 
 
 class Monitor(abc.ABC):
@@ -124,9 +113,10 @@ class PidfdMonitor(Monitor):
         if watched.status is None:  # it ended while it still was the runtime's child, or it is not ours
             watched.status = self._reap(process.fileno())
         if watched.status is None:
-            watched.status = await status_when_reaped(process.fileno())
+            watched.status = await wait_for_exit_status(process.fileno())
         assert watched.timestamp is not None
-        return Exit(pid=process.pid, status=watched.status, timestamp=watched.timestamp)
+        status = None if watched.status is None else shell_status(watched.status)
+        return Exit(pid=process.pid, status=status, timestamp=watched.timestamp)
 
     def forgotten(self, process: Pidfd) -> None:
         """See `Monitor.forgotten`."""
@@ -188,17 +178,13 @@ class Subreaper(PidfdMonitor):
             if Subreaper._open == 0:
                 self._set(False)
 
-    _before: ClassVar = 0
+    _before: ClassVar = False
 
     @classmethod
     def _set(cls, on: bool) -> None:
-        libc = ctypes.CDLL(None, use_errno=True)
         if on:
-            was = ctypes.c_int()
-            libc.prctl(PR_GET_CHILD_SUBREAPER, ctypes.byref(was), 0, 0, 0)
-            cls._before = was.value
-        if libc.prctl(PR_SET_CHILD_SUBREAPER, 1 if on else cls._before, 0, 0, 0) != 0:
-            raise OSError(ctypes.get_errno(), "prctl(PR_SET_CHILD_SUBREAPER)")
+            cls._before = libc.is_child_subreaper()
+        libc.set_child_subreaper(on or cls._before)
 
     def detached(self, pid: int) -> None:
         """See `Monitor.detached`."""
@@ -281,23 +267,6 @@ class Subreaper(PidfdMonitor):
 
         self._orphans[pid] = Watch(pidfd, end)
         Subreaper._reapers[pid] = self
-
-
-async def status_when_reaped(pidfd: int) -> int | None:
-    """The status of an ended process that is not our child, once its parent has reaped it; None if unknown."""
-    with select.epoll() as reaped, anyio.move_on_after(REAPED_WITHIN):
-        reaped.register(pidfd, 0)  # of no event but EPOLLHUP, which says that it is reaped
-        await anyio.wait_readable(reaped.fileno())
-    info = bytearray(PIDFD_INFO_SIZE)
-    info[0:8] = PIDFD_INFO_EXIT.to_bytes(8, "little")
-    try:
-        fcntl.ioctl(pidfd, PIDFD_GET_INFO, info)
-    except OSError:  # an older kernel
-        return None
-    if not int.from_bytes(info[0:8], "little") & PIDFD_INFO_EXIT:
-        return None
-    code = os.waitstatus_to_exitcode(int.from_bytes(info[60:64], "little"))
-    return code if code >= 0 else 128 - code
 
 
 def _pid_namespace(pid: int) -> int:

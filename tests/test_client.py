@@ -77,7 +77,6 @@ async def test_argv0_is_the_runtimes_own_name(
     state_root: Path,
     make_bundle: Callable[..., Path],
     container_id: str,
-    anyio_backend: tuple[str, dict[str, Any]],
 ) -> None:
     with make_executor(runtime_path) as executor:
         runc = Runc(executor, root=state_root)
@@ -89,10 +88,7 @@ async def test_argv0_is_the_runtimes_own_name(
             assert await io.stdout.receive() == b"up?"
             argv0 = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")[0].decode()
             await io.stdin.aclose()
-    if "use_uvloop" in anyio_backend[1] and make_executor is PathExecutor and not preserve:
-        assert argv0 == str(runtime_path)  # uvloop has one string for both
-    else:
-        assert argv0 == runtime_path.name
+    assert argv0 == runtime_path.name
 
 
 async def test_run_gives_the_containers_status_and_raises_the_runtimes_own_failure(
@@ -299,13 +295,13 @@ async def test_no_road_starts_a_thread(
     assert set(os.listdir("/proc/self/task")) <= before
 
 
-@pytest.mark.parametrize("anyio_backend", ["asyncio", "uvloop"], indirect=True)
-async def test_asyncio_and_uvloop_start_children_by_create_subprocess_exec(
+async def test_asyncio_starts_children_by_create_subprocess_exec_and_no_other_event_loop_forks(
     runtime_path: Path, state_root: Path, monkeypatch: pytest.MonkeyPatch, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
     import asyncio
 
     calls: list[Any] = []
+    forks: list[int] = []
     original = asyncio.create_subprocess_exec
 
     async def spy(*args: Any, **keywords: Any) -> Any:
@@ -313,13 +309,45 @@ async def test_asyncio_and_uvloop_start_children_by_create_subprocess_exec(
         return await original(*args, **keywords)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", spy)
+    os.register_at_fork(after_in_parent=lambda: forks.append(1))
     await Runc(runtime_path, root=state_root).version()
-    assert len(calls) == 1
     with FdExecutor.open(runtime_path) as executor:
         await Runc(executor, root=state_root).version()
-    # uvloop's `executable` overwrites argv[0], so there a held descriptor goes by posix_spawn.
-    assert len(calls) == (1 if "use_uvloop" in anyio_backend[1] else 2)
+    assert len(calls) == (2 if anyio_backend == ("asyncio", {}) else 0)
     assert not any("preexec_fn" in keywords for _, keywords in calls)
+    assert not forks
+
+
+@pytest.mark.parametrize("make_executor", [PathExecutor, FdExecutor.open, SealedExecutor.open])
+@pytest.mark.parametrize("preserve", [0, 1])
+async def test_a_descriptor_that_this_process_has_made_inheritable_does_not_reach_the_runtime(
+    make_executor: Callable[[Path], Executor],
+    preserve: int,
+    runtime_path: Path,
+    state_root: Path,
+    make_bundle: Callable[..., Path],
+    container_id: str,
+    tmp_path: Path,
+) -> None:
+    forgotten = tmp_path / "forgotten"
+    with make_executor(runtime_path) as executor, open(forgotten, "w") as file:
+        os.set_inheritable(file.fileno(), True)
+        runc = Runc(executor, root=state_root)
+        async with PipeIO() as io, anyio.create_task_group() as group:
+            pid = await group.start(
+                partial(runc.run, container_id, make_bundle("cat"), io=io, preserve_fds=[0] * preserve)
+            )
+            await io.stdin.send(b"up?")
+            assert await io.stdout.receive() == b"up?"
+            init = (await runc.state(container_id)).pid
+            seen = [
+                os.readlink(f"/proc/{process}/fd/{fd}")
+                for process in (pid, init)
+                for fd in os.listdir(f"/proc/{process}/fd")
+            ]
+            await io.stdin.aclose()
+    assert len(seen) > 6
+    assert str(forgotten) not in seen
 
 
 def test_nothing_uses_preexec_fn() -> None:

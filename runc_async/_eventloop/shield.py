@@ -156,7 +156,7 @@ def _next_turn(loop: asyncio.AbstractEventLoop) -> asyncio.Future[None]:
 
 
 def done(future: asyncio.Future[None]) -> None:
-    """Let whoever waits for a future go on, unless he was cancelled."""
+    """Resolve a future, unless the task that waits for it was cancelled."""
     if not future.done():
         future.set_result(None)
 

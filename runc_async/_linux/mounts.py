@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 from typing import NamedTuple
+
+from . import libc
 
 __all__ = ["Mount", "parse_mountinfo", "read_mountinfo", "unmount"]
 
@@ -14,8 +15,6 @@ UMOUNT_NOFOLLOW = 8
 
 ESCAPED = re.compile(rb"\\([0-7]{3})")
 """How the kernel writes a blank, a tab, a newline or a backslash."""
-
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Mount(NamedTuple):
@@ -70,8 +69,7 @@ def unmount(point: str | bytes) -> None:
     :param point: the mount point; a symbolic link is not followed.
     :raises OSError: it cannot be unmounted.
     """
-    if libc.umount2(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), os.fsdecode(point))
+    libc.umount(os.fsencode(point), MNT_DETACH | UMOUNT_NOFOLLOW)
 
 
 def _unescape(text: bytes) -> str:

@@ -15,21 +15,21 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
-__all__ = ["Pidfd", "reap_ended"]
+__all__ = ["Pidfd", "pid_of", "reap_ended"]
 
 
 class Pidfd:
     """A process by its pidfd (``pidfd_open(2)``). A context manager.
 
     :param fd: a pidfd, which now belongs to this object.
-    :raises ValueError: it is no pidfd.
+    :raises ValueError: `fd` is not a pidfd.
     :raises ProcessLookupError: the process has ended and was reaped.
 
     :ivar pid: its pid. By the time it is used another process may have it, unlike the pidfd.
     """
 
     def __init__(self, fd: int) -> None:
-        self.pid = _pid_of(fd)
+        self.pid = pid_of(fd)
         self._fd = fd
 
     @classmethod
@@ -93,22 +93,32 @@ class Pidfd:
             self.close()
 
 
-def _pid_of(fd: int) -> int:
+def pid_of(fd: int) -> int:
+    """The pid of a pidfd's process.
+
+    :raises ValueError: `fd` is not a pidfd.
+    :raises ProcessLookupError: the process has ended and was reaped.
+    """
     with open(f"/proc/self/fdinfo/{fd}") as file:
         pid = next((int(line.split()[1]) for line in file if line.startswith("Pid:")), None)
     if pid is None:
-        raise ValueError(f"descriptor {fd} is no pidfd")
+        raise ValueError(f"descriptor {fd} is not a pidfd")
     if pid < 0:
         raise ProcessLookupError(f"the process of descriptor {fd} has ended")
     return pid
 
 
-def reap_ended(pidfd: int) -> int | None:
-    """Reap a child of ours that has ended; its status as a shell gives it, None if it is no child or lives."""
+def reap_ended(pidfd: int, *, leave: bool = False) -> int | None:
+    """Reap a child that has ended (``waitid(P_PIDFD)``).
+
+    :param leave: whether it stays to be reaped, by somebody else.
+    :returns: its exit status, ``-N`` when signal N ended it; None if it lives, or is not a child of this process
+        that is still to be reaped.
+    """
     try:
-        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG)
+        result = os.waitid(os.P_PIDFD, pidfd, os.WEXITED | os.WNOHANG | (os.WNOWAIT if leave else 0))
     except ChildProcessError:
         return None
     if result is None:
         return None
-    return result.si_status if result.si_code == os.CLD_EXITED else 128 + result.si_status
+    return result.si_status if result.si_code == os.CLD_EXITED else -result.si_status

@@ -27,6 +27,8 @@ class Stat(NamedTuple):
 
     :ivar state: one letter; ``Z`` and ``X`` have ended, ``T`` is stopped by a signal.
     :ivar start_time: in clock ticks since the system started. A process with another number is another process.
+    :ivar exit_status: of one that has ended and was not reaped, as waitpid(2) gives it; 0 where this process may not
+        know it, and of a living one.
     """
 
     pid: int
@@ -36,6 +38,7 @@ class Stat(NamedTuple):
     process_group: int
     session: int
     start_time: int
+    exit_status: int
 
 
 def parse_stat(line: bytes) -> Stat:
@@ -51,6 +54,7 @@ def parse_stat(line: bytes) -> Stat:
         process_group=int(values[2]),
         session=int(values[3]),
         start_time=int(values[19]),
+        exit_status=int(values[49]),
     )
 
 

@@ -2,8 +2,10 @@
 
 The child sees 0, 1, 2; then 3, 4, … for ``preserve_fds``; then what the runtime itself is to read or write
 (log, process file, status descriptor) under the number that its command line names; last the executable's.
+These numbers are chosen, without a gap, so that every other descriptor can be closed in the child. Only where
+asyncio starts it (`_spawn.keeps_numbers`) all but 0, 1 and 2 keep the parent's numbers.
 
-Every duplicate is made above the last preserved number. So no source is ever another entry's target, no
+Every duplicate is made above all chosen numbers. So no source is ever another entry's target, no
 order of dup2 matters, and nothing is ever put over a low number of the parent, which other tasks own.
 """
 
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, cast
 
 from .._linux.descriptors import number_of
-from .._spawn.request import ChildMap
+from .._spawn import ChildMap, keeps_numbers
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Leases"]
 
 FIRST = 3
+MOST_KEPT = 8
+"""More than one call lets the child have besides ``preserve_fds``: log, files, a descriptor, the executable."""
 
 
 class Leases:
@@ -42,7 +46,9 @@ class Leases:
     def __init__(self, preserve_fds: Sequence[Descriptor] = ()) -> None:
         if not isinstance(cast("object", preserve_fds), Sequence):
             raise TypeError(f"preserve_fds must be a sequence of descriptors, not {type(preserve_fds).__name__}")
-        self._base = FIRST + len(preserve_fds)
+        self._chosen = bool(preserve_fds) or not keeps_numbers()
+        self._first_kept = FIRST + len(preserve_fds)
+        self._base = self._first_kept + MOST_KEPT
         self._owned: list[int] = []
         self._kept: list[int] = []
         self._stdio: list[int] = []
@@ -69,20 +75,24 @@ class Leases:
             os.close(fd)
 
     def keep(self, fd: int) -> int:
-        """Let the child have an owned descriptor; the number under which it has it."""
+        """Let the child have an owned descriptor; the number under which the child has it."""
+        assert len(self._kept) < MOST_KEPT
         self._kept.append(fd)
-        return fd
+        return self._number(fd)
 
     def path(self, fd: int) -> str:
-        """The path by which the child reaches a kept descriptor."""
-        return f"/proc/self/fd/{fd}"
+        """The path by which the child reaches a descriptor that was given to `keep`."""
+        return f"/proc/self/fd/{self._number(fd)}"
+
+    def _number(self, fd: int) -> int:
+        return self._first_kept + self._kept.index(fd) if self._chosen else fd
 
     def stdio(self, stdin: int, stdout: int, stderr: int) -> None:
         """Say which owned descriptors become 0, 1 and 2."""
         self._stdio = [stdin, stdout, stderr]
 
     def executable(self, fd: int) -> int:
-        """Take over the executable's descriptor and move it above every other; its number."""
+        """Take over the executable's descriptor, which comes last; the number under which the child has it."""
         try:
             number = _duplicate(fd, max([self._base - 1, *self._kept, *self._stdio]) + 1, "the executable")
         finally:
@@ -92,7 +102,9 @@ class Leases:
     def child_map(self) -> ChildMap:
         """What the child gets."""
         stdin, stdout, stderr = self._stdio
-        return ChildMap((stdin, stdout, stderr), self._targets, tuple(self._kept))
+        if self._chosen:
+            return ChildMap((stdin, stdout, stderr, *self._targets, *self._kept), None)
+        return ChildMap((stdin, stdout, stderr), tuple(self._kept))
 
     def close(self, *but: int) -> None:
         """Close all that is owned, except these, which stay until the next close."""

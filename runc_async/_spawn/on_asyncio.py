@@ -1,14 +1,18 @@
-"""Children by `asyncio.create_subprocess_exec`, on asyncio's own loops and on uvloop."""
+"""Children by `asyncio.create_subprocess_exec`, on asyncio's own event loops."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from .._linux.fd_reserve import room_for
-from .request import reap
+from .._errors import StatusUnknownError
+from .._linux.exit_status import wait_for_exit_status, why_unknown
+from .._linux.pidfd import reap_ended
+from .posix_spawn import open_pidfd
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,66 +20,116 @@ if TYPE_CHECKING:
 
     from .request import Request
 
+__all__ = ["start"]
 
-UVLOOP_NEEDS = 8
-"""Descriptors that uvloop takes to start a child. When it gets fewer, it leaves those that it got open."""
+LOST = 255
+"""What asyncio says of a child that somebody else has reaped; also a true status."""
 
 
 async def start(request: Request) -> AsyncioChild:
     """Start a child; see `Request`."""
     if sys.version_info < (3, 12):
         _watch_children_by_pidfd()
-    stdin, stdout, stderr = request.descriptors.stdio
+    stdin, stdout, stderr = request.descriptors.numbered
     program, *arguments = request.argv
-    options: dict[str, Any] = {"process_group": 0} if request.process_group else {}
-    if is_uvloop():
-        room_for(UVLOOP_NEEDS)
-        program = request.executable  # see `can_start`
-    else:
-        options["executable"] = request.executable
-    process = await asyncio.create_subprocess_exec(
+    child = AsyncioChild()
+    options: dict[str, Any] = {"extra": _TransportInfo(child)}
+    if request.process_group:
+        options["process_group"] = 0
+    # The event loop runs this before it reaps the child, however soon that ends: no other turn comes between.
+    asyncio.get_running_loop().call_soon(child.watch)
+    child.process = await asyncio.create_subprocess_exec(
         program,
         *arguments,
+        executable=request.executable,
         stdin=stdin,
         stdout=stdout,
         stderr=stderr,
         env=request.env,
         cwd=request.cwd,
-        pass_fds=request.descriptors.kept,
+        pass_fds=request.descriptors.kept or (),
         **options,
     )
-    return AsyncioChild(process)
-
-
-def can_start(request: Request) -> bool:
-    """Whether the running loop has every option that this child needs.
-
-    uvloop has no ``process_group``, and its ``executable`` overwrites argv[0]: of a held descriptor the
-    runtime would see ``/proc/self/fd/N`` as its own name.
-    """
-    return not is_uvloop() or not (request.process_group or request.executable.startswith("/proc/self/"))
-
-
-def is_uvloop() -> bool:
-    """Whether the running loop is uvloop's."""
-    return type(asyncio.get_running_loop()).__module__.partition(".")[0] == "uvloop"
+    return child
 
 
 class AsyncioChild:
-    """A child that the event loop watches."""
+    """A child that the event loop watches and reaps. Its status is read from the kernel before that, by pidfd."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self.pid = process.pid
+    process: asyncio.subprocess.Process
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self._loop = asyncio.get_running_loop()
+        self._pidfd: int | None = None
+        self._watching = False
+        self._status: int | None = None
+
+    def started(self, pid: int) -> None:
+        """Open its pidfd, in the same step of the event loop in which it was started: before anything can reap it."""
+        self.pid = pid
+        with contextlib.suppress(ProcessLookupError):  # another thread waits for every child
+            self._pidfd = open_pidfd(pid)
+
+    def watch(self) -> None:
+        """See to it that `_look` comes before asyncio reaps the child.
+
+        Both wait for a pidfd of it. The kernel reports the one first that was registered last, as long as the child
+        lives when that is done.
+        """
+        if self._pidfd is not None:
+            self._watching = True
+            self._loop.add_reader(self._pidfd, self._look)
+            if reap_ended(self._pidfd, leave=True) is not None:
+                self._look()
+
+    def _look(self) -> None:
+        assert self._pidfd is not None
+        self._stop_watching()
+        self._status = reap_ended(self._pidfd, leave=True)
+
+    def _stop_watching(self) -> None:
+        if self._watching:
+            self._watching = False
+            assert self._pidfd is not None
+            self._loop.remove_reader(self._pidfd)
 
     async def wait(self) -> int:
         """See `Child.wait`."""
-        return await self._process.wait()
+        told = await self.process.wait()
+        if self._status is None and told != LOST:
+            self._status = told
+        if self._pidfd is not None:
+            self._stop_watching()
+            if self._status is None:
+                self._status = await wait_for_exit_status(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+        if self._status is None:
+            raise StatusUnknownError(f"the exit status of process {self.pid} cannot be known: {why_unknown()}")
+        return self._status
 
     def kill(self) -> None:
-        """See `Child.kill`."""
-        if self._process.returncode is None:
-            self._process.kill()
+        """See `Child.kill`. Not by asyncio: `subprocess.Popen.kill` might reap it."""
+        if self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+class _TransportInfo(dict[str, object]):
+    """Where the event loop puts what `BaseTransport.get_extra_info` tells: the `subprocess.Popen`, once it is there.
+
+    When `asyncio.create_subprocess_exec` returns, the child may have ended and been reaped.
+    """
+
+    def __init__(self, child: AsyncioChild) -> None:
+        super().__init__()
+        self._child = child
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        super().__setitem__(name, value)
+        if name == "subprocess":
+            self._child.started(value.pid)
 
 
 if sys.version_info < (3, 12):
@@ -92,12 +146,13 @@ if sys.version_info < (3, 12):
             loop = asyncio.get_running_loop()
             pidfd = os.pidfd_open(pid)
 
-            def ended() -> None:
+            def reap() -> None:
                 loop.remove_reader(pidfd)
+                status = reap_ended(pidfd)
                 os.close(pidfd)
-                callback(pid, reap(pid), *args)
+                callback(pid, LOST if status is None else status, *args)
 
-            loop.add_reader(pidfd, ended)
+            loop.add_reader(pidfd, reap)
 
         def remove_child_handler(self, pid: int) -> bool:
             return True  # asyncio closes the transport by waiting for the end

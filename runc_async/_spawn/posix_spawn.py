@@ -1,47 +1,86 @@
-"""Children by ``posix_spawn``, the one road that puts descriptors under chosen numbers.
+"""Children by ``posix_spawn``: on uvloop, on trio, and wherever numbers of descriptors are chosen.
 
-`os.posix_spawn` says all that is needed but a working directory; with one, the same call is made on the C
-library (``posix_spawn_file_actions_addchdir_np``).
+No event loop can choose them (CPython issue 107573). uvloop forks, which takes the longer the larger this process is,
+and lets no caller choose argv[0]. trio starts a child from a worker thread: that is a thread hop per call, and the
+end of that thread, ten idle seconds later, would be the end of the child's parent for ``PR_SET_PDEATHSIG``.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
 import os
 import signal
-import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from .request import PidfdChild, reap
+from .._errors import StatusUnknownError
+from .._eventloop.readable import wait_until_readable
+from .._linux.exit_status import wait_for_exit_status, why_unknown
+from .._linux.libc import posix_spawn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from .request import Request
 
-# CPython ignores these; a child starts with them as the system has them (subprocess: restore_signals).
-RESTORED = [signal.SIGPIPE, signal.SIGXFSZ]
-
-# What `os.posix_spawn` takes for it.
-OWN_ENVIRONMENT = None if sys.version_info >= (3, 13) else os.environ
+__all__ = ["start"]
 
 
 async def start(request: Request) -> PidfdChild:
-    """Start a child; see `Request`. Sources must lie above all targets, as `Leases` makes them."""
-    stdio, targets, kept = request.descriptors
-    pairs = [*enumerate((*stdio, *targets)), *((fd, fd) for fd in kept)]
-    # dup2 onto itself clears close-on-exec in the child: glibc since 2.29, musl since 1.1.24.
-    actions = [(os.POSIX_SPAWN_DUP2, source, target) for target, source in pairs]
-    spawn: Callable[..., int] = os.posix_spawn
-    env = OWN_ENVIRONMENT if request.env is None else request.env
-    if request.cwd is not None:
-        from .._linux.libc import posix_spawn
-
-        spawn = functools.partial(posix_spawn, request.cwd)
-    options: dict[str, Any] = {"setpgroup": 0} if request.process_group else {}
-    spare = os.dup(stdio[0])  # keeps a number free for the pidfd, so that a started child can be watched
+    """Start a child; see `Request`."""
+    sources = request.descriptors.numbered
+    spare = os.dup(sources[0])  # keeps a number free for the pidfd, so that a child that was started can be watched
     try:
-        pid = spawn(request.executable, request.argv, env, file_actions=actions, setsigdef=RESTORED, **options)
+        pid = posix_spawn(
+            request.executable,
+            request.argv,
+            request.env,
+            sources,
+            cwd=request.cwd,
+            process_group=request.process_group,
+        )
     finally:
         os.close(spare)
-    return PidfdChild(pid, functools.partial(reap, pid))
+    return PidfdChild(pid)
+
+
+class PidfdChild:
+    """A child that no event loop knows, waited for by pidfd."""
+
+    def __init__(self, pid: int) -> None:
+        self.pid = pid
+        self._status: int | None = None
+        self._pidfd: int | None = None
+        # Where SIGCHLD is ignored, or another thread waits for every child, it may have been reaped already.
+        with contextlib.suppress(ProcessLookupError):
+            self._pidfd = open_pidfd(pid)
+
+    async def wait(self) -> int:
+        """See `Child.wait`."""
+        if self._pidfd is not None:
+            await wait_until_readable(self._pidfd)
+            self._status = await wait_for_exit_status(self._pidfd)
+            os.close(self._pidfd)
+            self._pidfd = None
+        if self._status is None:
+            raise StatusUnknownError(f"the exit status of process {self.pid} cannot be known: {why_unknown()}")
+        return self._status
+
+    def kill(self) -> None:
+        """See `Child.kill`."""
+        if self._pidfd is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+
+
+def open_pidfd(pid: int) -> int:
+    """Open the pidfd of a child that was just started. If no descriptor is free, the child is killed and reaped.
+
+    :raises ProcessLookupError: it has ended and was reaped.
+    """
+    try:
+        return os.pidfd_open(pid)
+    except ProcessLookupError:
+        raise
+    except BaseException:
+        os.kill(pid, signal.SIGKILL)
+        with contextlib.suppress(ChildProcessError):
+            os.waitpid(pid, 0)
+        raise

@@ -1,27 +1,21 @@
-"""The small interface that every way to start a child implements."""
+"""What a child is to be, and the small interface that every way to start one implements."""
 
 from __future__ import annotations
 
-import os
-import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from .._eventloop.readable import wait_until_readable
-
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
 
 class ChildMap(NamedTuple):
-    """Which of the parent's descriptors the child gets, and under which numbers."""
+    """Which of the parent's descriptors the child gets, and under which numbers. It gets no others."""
 
-    stdio: tuple[int, int, int]
-    """Sources of 0, 1 and 2."""
-    targets: tuple[int, ...]
-    """Sources of 3, 4, …"""
-    kept: tuple[int, ...]
-    """Those that keep their number, the executable's last."""
+    numbered: tuple[int, ...]
+    """Sources of 0, 1, 2, …: at least those three."""
+    kept: tuple[int, ...] | None
+    """Those that keep the parent's number; None if every number was chosen, so that they are all in `numbered`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,7 +23,7 @@ class Request:
     """One child to start."""
 
     executable: str
-    """The path to execute: absolute, or ``/proc/self/fd/N`` with N among the kept descriptors."""
+    """The path to execute: absolute, or ``/proc/self/fd/N`` with N a descriptor of the child."""
     argv: Sequence[str]
     env: Mapping[str, str] | None
     """None is this process's own."""
@@ -48,45 +42,12 @@ class Child(Protocol):
         ...
 
     async def wait(self) -> int:
-        """Wait until it has ended and reap it; the exit status, ``-N`` when signal N ended it."""
+        """Wait until it has ended and reap it; the exit status, ``-N`` when signal N ended it.
+
+        :raises StatusUnknownError: it has ended, and its status cannot be known.
+        """
         ...
 
     def kill(self) -> None:
         """Send SIGKILL, if it has not ended yet."""
         ...
-
-
-class PidfdChild:
-    """A child of ours that no event loop knows, waited for by pidfd."""
-
-    def __init__(self, pid: int, reap: Callable[[], int]) -> None:
-        self.pid = pid
-        self._reap = reap
-        self._status: int | None = None
-        try:
-            self._pidfd = os.pidfd_open(pid)
-        except BaseException:  # no descriptor is free: it would be nobody's child
-            os.kill(pid, signal.SIGKILL)
-            reap()
-            raise
-
-    async def wait(self) -> int:
-        """See `Child.wait`."""
-        if self._status is None:
-            await wait_until_readable(self._pidfd)
-            os.close(self._pidfd)
-            self._status = self._reap()
-        return self._status
-
-    def kill(self) -> None:
-        """See `Child.kill`."""
-        if self._status is None:
-            signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
-
-
-def reap(pid: int) -> int:
-    """Reap an ended child of ours; its exit status, ``-N`` when signal N ended it."""
-    try:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    except ChildProcessError:  # somebody waits for every child there is; asyncio says 255, too
-        return 255

@@ -24,8 +24,7 @@ from typing import TYPE_CHECKING, Any, Self
 import anyio
 
 from runc_async import Container, FdExecutor, PathExecutor, Runc, SealedExecutor, Subreaper
-from runc_async._spawn import _asyncio
-from runc_async._spawn.posix_spawn import OWN_ENVIRONMENT
+from runc_async._process import child_fds
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -46,6 +45,8 @@ LOOPS: dict[str, tuple[str, dict[str, Any]]] = {
     "plain": ("asyncio", {}),
     "bare": ("asyncio", {}),
 }
+OWN_ENVIRONMENT: Any = None if sys.version_info >= (3, 13) else os.environ
+"""What `os.posix_spawn` takes for it."""
 BEAT = 0.001
 """Seconds between two beats of the event loop."""
 CREATED_AT_ONCE = 4
@@ -111,7 +112,7 @@ class Ours:
 
     def __init__(self, kind: str, place: dict[str, str]) -> None:
         if kind == DIRECT:
-            _asyncio.can_start = lambda request: False
+            child_fds.keeps_numbers = lambda: False
         self._place = place
         self._runcs = {name: Runc(make(place["runtime"]), root=place["root"]) for name, make in EXECUTORS.items()}
         self._attached: dict[str, Container] = {}

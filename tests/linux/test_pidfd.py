@@ -70,7 +70,7 @@ def test_of_a_descriptor(child: subprocess.Popen[bytes]) -> None:
     with pytest.raises(ProcessLookupError):
         Pidfd(fd)
     os.close(fd)
-    with open(os.devnull) as file, pytest.raises(ValueError, match="no pidfd"):
+    with open(os.devnull) as file, pytest.raises(ValueError, match="is not a pidfd"):
         Pidfd(file.fileno())
 
 

@@ -46,7 +46,7 @@ def test_stat_of_a_child(child: subprocess.Popen[bytes]) -> None:
 def test_the_name_of_a_program_may_contain_parentheses_and_blanks() -> None:
     line = b"7 (a) b (c) S 1 2 3 " + b" ".join(str(number).encode() for number in range(7, 60))
     found = procfs.parse_stat(line)
-    assert found == procfs.Stat(7, "a) b (c", "S", 1, 2, 3, 22)
+    assert found == procfs.Stat(7, "a) b (c", "S", 1, 2, 3, 22, 52)
 
 
 def test_children_of_all_threads_are_found() -> None:

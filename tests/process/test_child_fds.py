@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import json
 import os
@@ -31,18 +32,22 @@ class TestLeases:
             os.close(reader)
             reused = os.open(os.devnull, os.O_RDONLY)
             assert reused == reader
-            (source,) = leases_targets(leases)
+            leases.stdio(0, 1, 2)
+            *_, source = leases.child_map().numbered
             assert os.read(source, 10) == b"mine"
             os.close(reused)
         os.close(writer)
 
-    def test_everything_lies_above_the_preserved_numbers(self) -> None:
+    def test_every_source_lies_above_every_number_that_is_chosen(self) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         with Leases([null] * 30) as leases:
-            adopted = leases.keep(leases.adopt(os.dup(null)))
-            last = leases.executable(os.dup(null))
-            assert all(source >= 33 for source in leases_targets(leases))
-            assert 33 <= adopted < last
+            leases.stdio(*(leases.lease(null) for _ in range(3)))
+            assert leases.keep(leases.adopt(os.dup(null))) == 33
+            assert leases.executable(os.dup(null)) == 34
+            sources, kept = leases.child_map()
+            assert kept is None
+            assert len(sources) == 35
+            assert all(source >= 35 for source in sources)
         os.close(null)
 
     def test_the_executable_is_last_whatever_else_is_kept(self) -> None:
@@ -50,11 +55,28 @@ class TestLeases:
         with Leases() as leases:
             leases.stdio(*(leases.lease(null) for _ in range(3)))
             executable = os.dup(null)
-            kept = [leases.keep(leases.lease(null)) for _ in range(3)]
-            last = leases.executable(executable)
-            assert last > max(kept)
-            assert leases.child_map().kept == (*kept, last)
+            kept = [leases.lease(null) for _ in range(3)]
+            assert [leases.keep(fd) for fd in kept] == [3, 4, 5]
+            assert [leases.path(fd) for fd in kept] == [f"/proc/self/fd/{number}" for number in (3, 4, 5)]
+            assert leases.executable(executable) == 6
+            assert leases.child_map().numbered[3:6] == tuple(kept)
         os.close(null)
+
+    def test_where_asyncio_starts_the_child_numbers_are_the_parents(self) -> None:
+        async def look() -> None:
+            null = os.open(os.devnull, os.O_RDWR)
+            with Leases() as leases:
+                leases.stdio(*(leases.lease(null) for _ in range(3)))
+                executable = os.dup(null)
+                kept = leases.lease(null)
+                assert leases.keep(kept) == kept
+                last = leases.executable(executable)
+                assert last > kept
+                assert leases.child_map().kept == (kept, last)
+                assert len(leases.child_map().numbered) == 3
+            os.close(null)
+
+        asyncio.run(look())
 
     @pytest.mark.parametrize(
         ("entry", "error"), [(-1, OSError), (9999, OSError), ("3", TypeError), (True, TypeError), (None, TypeError)]
@@ -86,11 +108,6 @@ class TestLeases:
             with pytest.raises(OSError, match="Too many"):
                 leases.executable(os.dup(null))
         os.close(null)
-
-
-def leases_targets(leases: Leases) -> tuple[int, ...]:
-    leases.stdio(0, 1, 2)
-    return leases.child_map().targets
 
 
 CHILD = """\
@@ -136,10 +153,9 @@ PARENT = """
     async def main():
         with Leases(preserved) as leases:
             null = leases.adopt(os.open("/dev/null", os.O_RDWR))
-            kept = leases.keep(leases.adopt(marked("kept")))
+            leases.keep(leases.adopt(marked("kept")))
             leases.stdio(null, null, leases.lease(200))
             exe = leases.executable(os.open(sys.executable, os.O_PATH))
-            assert exe > kept
             request = _spawn.Request(
                 f"/proc/self/fd/{exe}", ["python", "-I", "-S", "-c", CHILD], dict(os.environ), leases.child_map(), cwd
             )

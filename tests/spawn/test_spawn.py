@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import json
 import os
 import signal
@@ -12,20 +12,23 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from runc_async import _spawn
+from runc_async._linux import libc
 from runc_async._process.capture import memory_file, printed
 from runc_async._process.child_fds import Leases
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterator
 
 pytestmark = pytest.mark.anyio
 
 REPORT = """
 import json, os, signal, sys
-fds = {int(fd): os.path.realpath(f"/proc/self/fd/{fd}") for fd in os.listdir("/proc/self/fd")}
-fds = {fd: path for fd, path in fds.items() if os.path.lexists(f"/proc/self/fd/{fd}")}
-# uvloop duplicates stdin, stdout and stderr, and lets the child have the duplicates.
-fds = [fd for fd in sorted(fds) if fd < 3 or fds[fd] not in (fds[0], fds[1], fds[2])]
+fds = {}
+for fd in os.listdir("/proc/self/fd"):
+    try:
+        fds[int(fd)] = os.readlink(f"/proc/self/fd/{fd}")
+    except OSError:
+        pass
 json.dump({
     "argv0": open("/proc/self/cmdline").read().split("\\0")[0],
     "fds": fds,
@@ -39,13 +42,13 @@ PYTHON = os.path.realpath(sys.executable)
 
 
 @pytest.fixture
-def leases() -> Iterator[Leases]:
+async def leases() -> AsyncIterator[Leases]:
     with Leases(()) as leases:
         yield leases
 
 
 async def run(leases: Leases, *, held: bool = False, code: str = REPORT, **keywords: Any) -> tuple[int, bytes]:
-    """Run a Python program by the road that is chosen; its status and output."""
+    """Run a Python program in the way that is chosen; its status and output."""
     stdin = leases.adopt(os.open(os.devnull, os.O_RDONLY))
     stdout = leases.adopt(memory_file("stdout", limit=1 << 20))
     leases.stdio(stdin, stdout, stdout)
@@ -58,11 +61,23 @@ async def run(leases: Leases, *, held: bool = False, code: str = REPORT, **keywo
     return await child.wait(), printed(stdout)
 
 
-def inherited(fd: int) -> bool:
-    try:
-        return os.get_inheritable(fd)
-    except OSError:
-        return False
+@pytest.fixture
+def inheritable() -> Iterator[int]:
+    """A descriptor that this process has made inheritable, like one that a library has forgotten, or a shell passed."""
+    with open(os.devnull) as file:
+        fd = os.dup2(file.fileno(), 60, inheritable=True)
+    yield fd
+    os.close(fd)
+
+
+@pytest.fixture(params=["closefrom", "no closefrom"])
+def c_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """This machine's C library, and one that cannot close all descriptors from a number on (musl)."""
+    if request.param == "no closefrom":
+        monkeypatch.setattr(libc, "ADDCLOSEFROM", None)
+    elif libc.ADDCLOSEFROM is None:
+        pytest.skip("this C library has no posix_spawn_file_actions_addclosefrom_np: glibc 2.34 has")
+    return str(request.param)
 
 
 @pytest.mark.parametrize("held", [False, True])
@@ -73,23 +88,59 @@ def inherited(fd: int) -> bool:
 async def test_a_child_gets_what_was_asked_for(options: dict[str, Any], preserved: int, held: bool) -> None:
     reader, writer = os.pipe()
     with Leases([reader, writer][:preserved]) as leases:
+        kept = leases.keep(leases.adopt(memory_file("kept", content=b"kept")))
         status, output = await run(leases, held=held, **options)
     os.close(reader)
     os.close(writer)
     assert status == 0, output
     report = json.loads(output)
+    assert report["argv0"] == "name"
     assert report["env"].get("WORD") == "hello"
     assert "HOME" not in report["env"]
-    # What this process has made inheritable goes through posix_spawn, too.
-    fds = [fd for fd in report["fds"] if fd < 3 + preserved or not inherited(fd)]
-    assert fds[: 3 + preserved] == list(range(3 + preserved))
-    assert len(fds) == 3 + preserved + held
+    fds = {int(fd): what for fd, what in report["fds"].items()}
+    assert list(fds)[: 3 + preserved] == list(range(3 + preserved))
+    assert len(fds) == 4 + preserved + held
+    assert fds[kept].startswith("/memfd:kept")
+    if held:
+        assert fds[max(fds)] == PYTHON
     assert report["cwd"] == options.get("cwd", os.getcwd())
     assert report["leads_group"] == options.get("process_group", False)
 
 
+@pytest.mark.parametrize("preserved", [0, 2])
+@pytest.mark.parametrize("held", [False, True])
+async def test_a_descriptor_that_this_process_has_made_inheritable_does_not_arrive(
+    inheritable: int, c_library: str, preserved: int, held: bool
+) -> None:
+    with Leases([inheritable] * preserved) as leases:
+        leases.keep(leases.adopt(memory_file("kept")))
+        status, output = await run(leases, held=held)
+    assert status == 0, output
+    fds = json.loads(output)["fds"]
+    assert str(inheritable) not in fds
+    assert len(fds) == 4 + preserved + held
+
+
+async def test_numbers_are_chosen_without_a_gap_but_by_asyncio_itself(
+    leases: Leases, anyio_backend: tuple[str, dict[str, Any]]
+) -> None:
+    log = leases.adopt(memory_file("log"))
+    number = leases.keep(log)
+    assert leases.path(log) == f"/proc/self/fd/{number}"
+    null = leases.adopt(os.open(os.devnull, os.O_RDWR))
+    leases.stdio(null, null, null)
+    if anyio_backend == ("asyncio", {}):
+        assert (number, leases.child_map()) == (log, ((null, null, null), (log,)))
+    else:
+        assert (number, leases.child_map()) == (3, ((null, null, null, log), None))
+
+
 @pytest.mark.parametrize("preserved", [0, 1])
 async def test_signals_that_python_ignores_are_as_the_system_has_them(preserved: int) -> None:
+    assert not await ignored_signals(preserved) & {signal.SIGPIPE, signal.SIGXFSZ}
+
+
+async def ignored_signals(preserved: int) -> set[int]:
     with Leases([0][:preserved]) as leases:
         null = leases.adopt(os.open(os.devnull, os.O_RDWR))
         stdout = leases.adopt(memory_file("stdout", limit=1000))
@@ -97,23 +148,38 @@ async def test_signals_that_python_ignores_are_as_the_system_has_them(preserved:
         argv = ["grep", "SigIgn", "/proc/self/status"]
         child = await _spawn.start(_spawn.Request("/bin/grep", argv, {}, leases.child_map()))
         assert await child.wait() == 0
-        ignored = int(printed(stdout).split()[1], 16)
-    assert not ignored & (1 << signal.SIGPIPE - 1 | 1 << signal.SIGXFSZ - 1)
-
-
-async def test_a_child_ended_by_a_signal(leases: Leases) -> None:
-    status, _ = await run(leases, code="import os; os.kill(os.getpid(), 15)")
-    assert status == -signal.SIGTERM
+        mask = int(printed(stdout).split()[1], 16)
+    return {number for number in range(1, 65) if mask & 1 << number - 1}
 
 
 @pytest.mark.parametrize("preserved", [0, 1])
-async def test_a_file_that_cannot_be_executed_leaves_nothing(preserved: int) -> None:
+async def test_none_for_the_environment_is_this_processs_own(preserved: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RUNC_ASYNC_TEST", "wörd\udcff")
+    with Leases([0][:preserved]) as leases:
+        status, output = await run(leases, env=None)
+    assert status == 0, output
+    assert json.loads(output)["env"].items() >= os.environ.items()
+
+
+@pytest.mark.parametrize("preserved", [0, 1])
+@pytest.mark.parametrize("status", [0, 3, 255, -signal.SIGTERM, -signal.SIGKILL])
+async def test_the_status_is_the_childs_own(preserved: int, status: int) -> None:
+    code = f"import os; os.kill(os.getpid(), {-status})" if status < 0 else f"raise SystemExit({status})"
+    with Leases([0][:preserved]) as leases:
+        assert (await run(leases, code=code))[0] == status
+
+
+@pytest.mark.parametrize("preserved", [0, 1])
+@pytest.mark.parametrize(
+    ("path", "error"), [("/etc/passwd", errno.EACCES), ("/nowhere", errno.ENOENT), ("/etc/passwd/x", errno.ENOTDIR)]
+)
+async def test_a_file_that_cannot_be_executed_leaves_nothing(preserved: int, path: str, error: int) -> None:
     with Leases([0][:preserved]) as leases:
         null = leases.adopt(os.open(os.devnull, os.O_RDWR))
         leases.stdio(null, null, null)
-        request = _spawn.Request("/etc/passwd", ["x"], {}, leases.child_map())
-        with pytest.raises(PermissionError):
-            await _spawn.start(request)
+        with pytest.raises(OSError, match=os.strerror(error)) as caught:
+            await _spawn.start(_spawn.Request(path, ["x"], {}, leases.child_map()))
+    assert caught.value.errno == error
 
 
 async def test_killing_one_that_has_ended_does_nothing(leases: Leases) -> None:
@@ -121,15 +187,15 @@ async def test_killing_one_that_has_ended_does_nothing(leases: Leases) -> None:
     leases.stdio(null, null, null)
     child = await _spawn.start(_spawn.Request("/bin/true", ["true"], {}, leases.child_map()))
     assert await child.wait() == 0
-    with contextlib.suppress(ProcessLookupError):
-        child.kill()
+    child.kill()
     assert await child.wait() == 0
 
 
-def roads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Which road every start takes."""
+def ways(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which way every start takes."""
     import asyncio
-    import subprocess
+
+    from runc_async._spawn import posix_spawn
 
     taken: list[str] = []
 
@@ -143,19 +209,17 @@ def roads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
         monkeypatch.setattr(owner, name, wrapped)
 
     spy(asyncio, "create_subprocess_exec")
-    spy(os, "posix_spawn")
-    if "trio" in sys.modules:
-        spy(subprocess, "Popen")
+    spy(posix_spawn, "posix_spawn")
     return taken
 
 
-async def test_descriptors_under_chosen_numbers_go_by_posix_spawn_and_all_else_by_the_event_loops_own_way(
+async def test_asyncio_itself_starts_what_needs_no_chosen_numbers_and_posix_spawn_all_else(
     monkeypatch: pytest.MonkeyPatch, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
-    taken = roads(monkeypatch)
+    taken = ways(monkeypatch)
     with Leases([0]) as leases:
         await run(leases)
     with Leases(()) as leases:
         await run(leases)
-    own = "Popen" if anyio_backend[0] == "trio" else "create_subprocess_exec"
-    assert taken[:2] == ["posix_spawn", own]
+    own = "create_subprocess_exec" if anyio_backend == ("asyncio", {}) else "posix_spawn"
+    assert taken == ["posix_spawn", own]

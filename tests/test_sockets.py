@@ -166,7 +166,7 @@ class TestReceive:
             with pytest.raises(RuncError, match="no terminal"):
                 await sock.receive()
             send(other, pty[0])
-            with pytest.raises(RuncError, match="no pidfd"):
+            with pytest.raises(RuncError, match="is not a pidfd"):
                 await other.receive()
             assert open_descriptors() == before
 

@@ -18,7 +18,7 @@ from .._errors import CommandError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-__all__ = ["fill", "given_up", "room_for", "with_room"]
+__all__ = ["fill", "given_up", "with_room"]
 
 T = TypeVar("T")
 
@@ -40,16 +40,6 @@ def fill() -> None:
     """
     while len(held) < SIZE:
         held.append(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-
-
-def room_for(count: int) -> None:
-    """Find out before a call that would not clean up after itself whether so many descriptors are free.
-
-    :raises OSError: they are not.
-    """
-    with contextlib.ExitStack() as stack:
-        for _ in range(count):
-            stack.callback(os.close, os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
 
 
 async def with_room(call: Callable[..., Awaitable[T]], /, *args: Any) -> T:

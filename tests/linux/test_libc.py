@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from runc_async._linux import libc
-from runc_async._process.capture import memory_file, printed
+from runc_async._process.memfile import memory_file, read_output
 
 
 def test_this_process_adopts_orphans_or_not() -> None:
@@ -81,7 +81,7 @@ def test_a_child_starts_with_the_systems_sigchld() -> None:
     os.close(reader)
     os.close(writer)
     assert os.waitpid(pid, 0) == (pid, 0)
-    assert not int(printed(stdout).split()[1], 16) & (1 << signal.SIGCHLD - 1)
+    assert not int(read_output(stdout).split()[1], 16) & (1 << signal.SIGCHLD - 1)
     os.close(stdout)
 
 

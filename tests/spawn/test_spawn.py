@@ -13,8 +13,8 @@ import pytest
 
 from runc_async import _spawn
 from runc_async._linux import libc
-from runc_async._process.capture import memory_file, printed
 from runc_async._process.child_fds import Leases
+from runc_async._process.memfile import memory_file, read_output
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -58,7 +58,7 @@ async def run(leases: Leases, *, held: bool = False, code: str = REPORT, **keywo
     keywords.setdefault("env", {"PYTHONHOME": sys.base_prefix, "WORD": "hello"})
     request = _spawn.Request(path, ["name", "-I", "-c", code], descriptors=leases.child_map(), **keywords)
     child = await _spawn.start(request)
-    return await child.wait(), printed(stdout)
+    return await child.wait(), read_output(stdout)
 
 
 @pytest.fixture
@@ -148,7 +148,7 @@ async def ignored_signals(preserved: int) -> set[int]:
         argv = ["grep", "SigIgn", "/proc/self/status"]
         child = await _spawn.start(_spawn.Request("/bin/grep", argv, {}, leases.child_map()))
         assert await child.wait() == 0
-        mask = int(printed(stdout).split()[1], 16)
+        mask = int(read_output(stdout).split()[1], 16)
     return {number for number in range(1, 65) if mask & 1 << number - 1}
 
 

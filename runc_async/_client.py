@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, cast, overload
 import anyio
 
 from ._cli import criu_log
-from ._cli.commands import command_line, global_options, path_argument, signal_argument
+from ._cli.command_line import command_line, global_options, signal_argument
+from ._cli.flags import path_argument
 from ._cli.validation import named, written
 from ._errors import CommandError, DecodeError
 from ._executor import Executor, PathExecutor

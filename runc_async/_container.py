@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Generic
 
 import anyio
 
-from ._cli.commands import signal_argument
+from ._cli.command_line import signal_argument
 from ._errors import CommandError, ContainerNotFoundError, ContainerNotRunningError
 from ._eventloop.groups import unwrap
 from ._eventloop.shield import at_checkpoints_only, shielded

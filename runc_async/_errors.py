@@ -76,7 +76,8 @@ class CommandError(RuncError):
     """The runtime ran and reported failure.
 
     :ivar argv: the command line, the runtime's name first, without the values of ``--env``.
-    :ivar status: the exit status of the runtime; ``-N`` when signal N ended it.
+    :ivar status: the exit status of the runtime; ``-N`` when signal N ended it; 0 if it was not even started, since it
+        is known not to have the command or flag, or if it started nothing and reported success.
     :ivar message: the runtime's own sentence, without time stamps, control characters written as escapes.
     :ivar log: the parsed entries of the runtime's log.
     """
@@ -89,8 +90,8 @@ class CommandError(RuncError):
         self.log = tuple(log)
 
     def __str__(self) -> str:
-        how = f"killed by signal {-self.status}" if self.status < 0 else f"status {self.status}"
-        return _in_one_line(f"{self.message} ({how})", self.argv)
+        how = f" (killed by signal {-self.status})" if self.status < 0 else f" (status {self.status})"
+        return _in_one_line(f"{self.message}{how if self.status else ''}", self.argv)
 
 
 def _in_one_line(reason: str, argv: Sequence[str]) -> str:

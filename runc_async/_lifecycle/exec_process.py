@@ -11,7 +11,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from .._cli.commands import command_line
+from .._cli.command_line import command_line
 from .._cli.validation import written
 from . import remnants
 from .config import read_config

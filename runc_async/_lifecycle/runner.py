@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 import msgspec
 
 from .._cli import quirks
-from .._cli.commands import command_line
+from .._cli.command_line import command_line
 from .._cli.messages import failure, parse_log
 from .._errors import CommandError, DecodeError, RuncError, UnsupportedError
 from .._eventloop.shield import at_checkpoints_only, shielded

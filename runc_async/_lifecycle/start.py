@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 
-from .._cli.commands import command_line, path_argument
+from .._cli.command_line import command_line
+from .._cli.flags import path_argument
 from .._cli.validation import named
 from .._errors import RuncError
 from .._eventloop.shield import at_checkpoints_only, shielded

@@ -14,9 +14,11 @@ from ._cli.command_line import signal_argument
 from ._errors import CommandError, ContainerNotFoundError, ContainerNotRunningError
 from ._eventloop.groups import unwrap
 from ._eventloop.shield import at_checkpoints_only, shielded
+from ._executor import name_runtime
 from ._io import OutputCollector, PipeIO, feed
 from ._lifecycle import undo
 from ._lifecycle.call import CREATE, EXEC, StartCall
+from ._lifecycle.exec_cgroup import ExecCgroup
 from ._lifecycle.exec_process import build_exec, read_container_process
 from ._lifecycle.remnants import identify
 from ._lifecycle.start import launch
@@ -195,6 +197,9 @@ class Container(Generic[AnyIO_co]):
         :raises ContainerNotRunningError: the container is not running.
         :raises CommandError: it cannot be executed.
         :raises ValueError: a limit is negative.
+
+        Cancelled, or at its timeout, everything that the process has started is killed, daemons included. What a
+        process that has ended left in the background runs on.
         """
         if timeout is not None and timeout < 0:
             raise ValueError(f"timeout must not be negative: {timeout}")
@@ -202,7 +207,7 @@ class Container(Generic[AnyIO_co]):
         outputs = OutputCollector(output_limit), OutputCollector(output_limit)
         given = {"env": env, "cwd": cwd, "user": user}
         words, files, options = build_exec(args, given, self._own_process())
-        async with PipeIO(stdin=data is not None) as io:
+        async with self._own_cgroup(options) as (options, cgroup), PipeIO(stdin=data is not None) as io:
             call = StartCall(EXEC, self.id, io=io, options=options, words=words, files=files)
             async with launch(self._runner, call) as launched:
                 status = 0
@@ -217,12 +222,14 @@ class Container(Generic[AnyIO_co]):
                             status = await launched.wait()
                         if scope.cancelled_caught:
                             timed_out = True
-                            status = await _kill_and_wait(launched)
+                            status = await self._kill_and_wait(launched, cgroup)
                         group.cancel_scope.cancel()
                 except BaseExceptionGroup as errors:
                     raise unwrap(errors) from None
                 for output, stream in zip(outputs, io.outputs, strict=True):
                     output.drain(stream)
+            if cgroup is not None:  # what runs on in the background stays, as with `subprocess.run`
+                cgroup.release()
         stdout, stderr = outputs
         return CompletedProcess(
             args=list(args),
@@ -252,8 +259,9 @@ class Container(Generic[AnyIO_co]):
         :param io: its streams; None is ``/dev/null``.
         :param preserve_fds: as for `Runc.create`.
         :param options: further flags, see `ExecOptions`; ``console_socket`` among them.
-        :returns: a running `ContainerProcess`. Leaving the context kills it, if it still runs. With a
-            ``console_socket`` (and ``tty``) its status is known as a container's is, see `wait`.
+        :returns: a running `ContainerProcess`. Leaving the context kills it, if it still runs, and everything that
+            it has started, daemons included. With a ``console_socket`` (and ``tty``) its status is known as a
+            container's is, see `wait`.
         :raises ContainerNotRunningError: the container is not running.
         :raises CommandError: it cannot be executed.
         """
@@ -261,6 +269,7 @@ class Container(Generic[AnyIO_co]):
         # The runtimes hand a terminal on only where they do not stay with the process themselves.
         detached = rest.get("console_socket") is not None
         async with contextlib.AsyncExitStack() as stack:
+            rest, _ = await stack.enter_async_context(self._own_cgroup(rest))
             if io is not None:
                 await stack.enter_async_context(io)
             call = StartCall(
@@ -289,6 +298,34 @@ class Container(Generic[AnyIO_co]):
             return self._config.process
         return read_container_process(self._runner, self.id)
 
+    @contextlib.asynccontextmanager
+    @at_checkpoints_only
+    async def _own_cgroup(
+        self, options: Mapping[str, Any]
+    ) -> AsyncGenerator[tuple[Mapping[str, Any], ExecCgroup | None]]:
+        """Make a cgroup for an ``exec``, if there can be one, and kill what is in it on leaving; see `ExecCgroup`."""
+        cgroup = None
+        if self._process is not None and options.get("cgroup") is None:
+            cgroup = ExecCgroup.make(self._process, name_runtime(self._runner.settings.executor))
+        if cgroup is None:
+            yield options, None
+            return
+        try:
+            yield {**options, "cgroup": cgroup.argument}, cgroup
+        finally:
+            await shielded(cgroup.kill, self._runner.settings.cleanup_timeout)
+
+    async def _kill_and_wait(self, launched: Launched, cgroup: ExecCgroup | None) -> int:
+        """Kill what a call has started, as soon as it has; the status of its process."""
+        await launched.wait_started()
+        process = launched.open_started()
+        if process is not None:
+            with process, contextlib.suppress(ProcessLookupError):
+                process.send_signal(signals.SIGKILL)
+        if cgroup is not None:
+            await cgroup.kill(self._runner.settings.cleanup_timeout)
+        return await launched.wait()
+
     async def _end(self) -> None:
         """Kill it and wait for its end."""
         if self._process is None or self._exit is not None:
@@ -311,16 +348,6 @@ class Container(Generic[AnyIO_co]):
             self._monitor.forgotten(self._process)
             self._process.close()
         self._runner.release()
-
-
-async def _kill_and_wait(launched: Launched) -> int:
-    """Kill what a call has started, as soon as it has; its status."""
-    await launched.wait_started()
-    process = launched.open_started()
-    if process is not None:
-        with process, contextlib.suppress(ProcessLookupError):
-            process.send_signal(signals.SIGKILL)
-    return await launched.wait()
 
 
 class ContainerProcess:

@@ -568,7 +568,7 @@ class Exit(msgspec.Struct, frozen=True):
     timestamp: datetime
 
 
-class CompletedProcess(msgspec.Struct, frozen=True):
+class CompletedProcess(msgspec.Struct, frozen=True, repr_omit_defaults=True):
     """A process that ran to its end, from `Container.run`.
 
     :ivar args: the program and its arguments.

@@ -1,0 +1,144 @@
+"""A cgroup of its own for the processes of one ``exec``, so that all of them can be found: daemons, too.
+
+A daemon is no descendant of the process that started it, and in a container with the host's pid namespace nothing else
+tells it from others. So `Container.exec` and `Container.run` make a cgroup below the container's, and the runtime
+starts the process there (``--cgroup``). On cgroup v1 one hierarchy is enough for runc; crun needs it in each.
+
+There is none where this user may not make cgroups, where the container has no cgroup of its own, and for a runtime
+without ``--cgroup``. Then the descendants of the process are killed, as far as they can be found.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._linux import cgroups
+from .._linux.pidfd import reap_ended
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from typing import Self
+
+    from .._linux.pidfd import Pidfd
+
+__all__ = ["ExecCgroup"]
+
+AGAIN = 0.005
+"""Seconds until the next look at a cgroup that has processes left."""
+PREFERRED = ("pids", "freezer", "cpu", "memory")
+"""A controller of cgroup v1 whose hierarchy is used, the first that there is."""
+RUNTIMES = frozenset({"runc", "crun"})
+
+
+class ExecCgroup:
+    """A cgroup below a container's, made for one ``exec``.
+
+    :ivar argument: what ``--cgroup`` is given.
+    """
+
+    def __init__(self, argument: str, paths: Mapping[str, tuple[int, int]]) -> None:
+        self.argument = argument
+        self._paths = paths
+
+    @classmethod
+    def make(cls, init: Pidfd, runtime: str) -> Self | None:
+        """Make one; None if there can be none.
+
+        :param init: the container's init, which has not ended.
+        :param runtime: the name of the runtime.
+        """
+        if runtime not in RUNTIMES:
+            return None
+        name = f"exec-{secrets.token_hex(8)}"
+        made: dict[str, tuple[int, int]] = {}
+        try:
+            above = _choose(init, runtime)
+            for path in above.values():
+                os.mkdir(f"{path}/{name}")
+                made[f"{path}/{name}"] = cgroups.identity(f"{path}/{name}") or (0, 0)
+                _copy_cpuset(path, f"{path}/{name}")
+        except OSError:
+            for path in made:
+                with contextlib.suppress(OSError):
+                    os.rmdir(path)
+            return None
+        if not made:
+            return None
+        controllers = next(iter(above)) if runtime == "runc" else ()
+        prefix = f"{controllers[0].removeprefix('name=')}:" if controllers else ""
+        return cls(f"{prefix}/{name}" if prefix else name, made)
+
+    async def kill(self, timeout: float) -> None:
+        """Kill every process in it, and remove it.
+
+        :param timeout: seconds that the processes get to end.
+        """
+        with anyio.move_on_after(timeout):
+            for cgroup in self._open():
+                while cgroups.is_populated(cgroup):
+                    for process in cgroups.kill(cgroup):
+                        with process:
+                            await process.wait()
+                            reap_ended(process.fileno())
+                    await anyio.sleep(AGAIN if cgroups.is_populated(cgroup) else 0)
+        self.release()
+
+    def release(self) -> None:
+        """Leave the processes that are still in it to the container's own cgroup, and remove it."""
+        for path, identity in self._paths.items():
+            with contextlib.suppress(OSError):
+                _move_up(path)
+            with contextlib.suppress(OSError):  # busy: it goes with the container's own
+                cgroups.remove_cgroup(path, identity)
+
+    def _open(self) -> Iterator[int]:
+        for path in self._paths:
+            try:
+                cgroup = os.open(path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            except OSError:
+                continue
+            try:
+                yield cgroup
+            finally:
+                os.close(cgroup)
+
+
+def _choose(init: Pidfd, runtime: str) -> dict[tuple[str, ...], str]:
+    """The container's cgroups below which one is made, by the controllers of their hierarchies."""
+    own = cgroups.cgroups_of()
+    found = {
+        controllers: path
+        for controllers, path in cgroups.cgroups_of(init.pid).items()
+        if not f"{own.get(controllers, '')}/".startswith(f"{path}/")
+    }
+    init.send_signal(0)  # else its number may have been another process's when its cgroups were read
+    if runtime == "crun" or not any(found):
+        return found
+    for name in PREFERRED:
+        for controllers, path in found.items():
+            if name in controllers:
+                return {controllers: path}
+    return dict([next(iter(found.items()))]) if found else {}
+
+
+def _copy_cpuset(above: str, path: str) -> None:
+    """Give a new cgroup of v1 the processors of the one above it: without any, no process can enter it."""
+    for name in ("cpuset.cpus", "cpuset.mems"):
+        with contextlib.suppress(FileNotFoundError), open(f"{above}/{name}", "rb") as source:
+            if value := source.read().strip():
+                with open(f"{path}/{name}", "wb") as target:
+                    target.write(value)
+
+
+def _move_up(path: str) -> None:
+    """Move the processes of a cgroup to the one above it."""
+    with open(f"{path}/cgroup.procs", "rb") as file:
+        pids = file.read().split()
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError), open(f"{os.path.dirname(path)}/cgroup.procs", "wb") as file:
+            file.write(pid)

@@ -16,6 +16,7 @@ from .._errors import CommandError, DecodeError, RuncError, UnsupportedError
 from .._eventloop.shield import at_checkpoints_only, shielded
 from .._executor import PinnedExecutor, name_runtime
 from .._linux.cgroup_paths import container_cgroups
+from .._linux.ownership import check_private
 from .._models import ContainerState, Event, Stats, decode, parse_version
 from .._process import capture
 from .._process.child_fds import Leases
@@ -118,7 +119,12 @@ class Runner:
 
     @contextlib.contextmanager
     def open_descriptors(self, preserve_fds: Sequence[Descriptor] = ()) -> Generator[tuple[Leases, int]]:
-        """Open the descriptors of one call, and its log, which goes on to the user's file when the call ends."""
+        """Open the descriptors of one call, and its log, which goes on to the user's file when the call ends.
+
+        :raises PermissionError: another user may have prepared the directory of state.
+        """
+        if self.root is not None:
+            check_private(self.root)
         with contextlib.ExitStack() as stack:
             users_log = None
             if self.log is not None:

@@ -31,7 +31,9 @@ SETTINGS = {
 
 def environment(folder: Path) -> dict[str, str]:
     """For Dask's processes; a folder for what they leave there."""
-    return {**os.environ, **SETTINGS, "DASK_TEMPORARY_DIRECTORY": str(folder)}
+    # A worker that is killed cannot remove its temporary files.
+    temporary = {"DASK_TEMPORARY_DIRECTORY": str(folder), "TMPDIR": str(folder), "XDG_RUNTIME_DIR": ""}
+    return {**os.environ, **SETTINGS, **temporary}
 
 
 def require_ip() -> None:

@@ -15,6 +15,15 @@ import anyio
 from ._cli import criu_log
 from ._cli.command_line import command_line, global_options, signal_argument
 from ._cli.flags import path_argument
+from ._cli.options import (
+    CheckpointOptions,
+    ExecOptions,
+    RestoreOptions,
+    RunOptions,
+    StartOptions,
+    UpdateOptions,
+    pick,
+)
 from ._cli.validation import named, written
 from ._errors import CommandError, DecodeError
 from ._executor import Executor, PathExecutor
@@ -34,19 +43,10 @@ if TYPE_CHECKING:
     import builtins
     from collections.abc import AsyncIterator, Callable, Generator, Sequence
     from contextlib import AbstractAsyncContextManager
-    from typing import Unpack
 
     from anyio.abc import TaskStatus
 
-    from ._cli.options import (
-        CheckpointOptions,
-        ExecOptions,
-        RestoreOptions,
-        RunOptions,
-        StartOptions,
-        StrPath,
-        UpdateOptions,
-    )
+    from ._cli.options import StrPath
     from ._container import AnyIO, Container
     from ._io import IO
     from ._linux.descriptors import Descriptor
@@ -278,17 +278,24 @@ class Runc:
         *,
         io: IO | None = None,
         preserve_fds: Sequence[Descriptor] = (),
+        console_socket: StrPath | None = None,
+        pidfd_socket: StrPath | None = None,
+        pid_file: StrPath | None = None,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        no_subreaper: bool = False,
+        config: StrPath | None = None,
         extra_args: Sequence[str] = (),
-        **options: Unpack[StartOptions],
     ) -> None:
         """Create a container, without starting its program (``runc-create(8)``).
+
+        Keywords that are not described here are flags of the runtime: see `StartOptions`.
 
         :param id: a new id: letters, digits and ``_+-.``.
         :param bundle: the directory of ``config.json``, or a `Bundle`.
         :param io: the container's streams; None is ``/dev/null``.
         :param preserve_fds: descriptors (ints, or objects with ``fileno()``) that arrive in the container as
             3, 4, …. They are duplicated; the caller may close its own as soon as the runtime runs.
-        :param options: further flags, see `StartOptions`.
         :raises ContainerExistsError: the id is taken.
         :raises InvalidContainerIdError: the runtime takes no such id.
         :raises BundleError: the bundle or its ``config.json`` is missing or invalid.
@@ -296,7 +303,7 @@ class Runc:
 
         Cancelled, it leaves no container.
         """
-        call = StartCall(CREATE, id, bundle, io, preserve_fds, extra_args, {**options})
+        call = StartCall(CREATE, id, bundle, io, preserve_fds, extra_args, pick(StartOptions, locals()))
         await start(self._runner, call)
 
     async def start(self, id: str, *, extra_args: Sequence[str] = ()) -> None:
@@ -317,22 +324,30 @@ class Runc:
         io: IO | None = None,
         preserve_fds: Sequence[Descriptor] = (),
         detach: bool = False,
+        console_socket: StrPath | None = None,
+        pidfd_socket: StrPath | None = None,
+        pid_file: StrPath | None = None,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        no_subreaper: bool = False,
+        config: StrPath | None = None,
+        keep: bool = False,
         extra_args: Sequence[str] = (),
         task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
-        **options: Unpack[RunOptions],
     ) -> int:
         """Create and start a container, wait for its end and delete it (``runc-run(8)``).
+
+        Keywords that are not described here are flags of the runtime: see `RunOptions`.
 
         :param id: as for `create`; so are `bundle`, `io` and `preserve_fds`.
         :param detach: return as soon as it runs.
         :param task_status: ``pid = await task_group.start(runc.run, id, bundle)`` gives the runtime process's pid.
-        :param options: further flags, see `RunOptions`.
         :returns: the container's exit status (128 + N when signal N ended it); with `detach` 0.
         :raises ContainerExistsError: and the others of `create`.
 
         Cancelled, it kills and deletes the container.
         """
-        call = StartCall(RUN, id, bundle, io, preserve_fds, extra_args, {**options}, detach=detach)
+        call = StartCall(RUN, id, bundle, io, preserve_fds, extra_args, pick(RunOptions, locals()), detach=detach)
         return await start(self._runner, call, task_status=task_status)
 
     async def exec(
@@ -343,11 +358,26 @@ class Runc:
         io: IO | None = None,
         preserve_fds: Sequence[Descriptor] = (),
         detach: bool = False,
+        console_socket: StrPath | None = None,
+        pidfd_socket: StrPath | None = None,
+        pid_file: StrPath | None = None,
+        cgroup: str | Sequence[str] | None = None,
+        ignore_paused: bool = False,
+        cwd: StrPath | None = None,
+        env: Mapping[str, str] | Sequence[str] | None = None,
+        tty: bool = False,
+        user: str | int | None = None,
+        additional_gids: Sequence[int] | None = None,
+        process_label: str | None = None,
+        apparmor: str | None = None,
+        no_new_privs: bool = False,
+        cap: str | Sequence[str] | None = None,
         extra_args: Sequence[str] = (),
         task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
-        **options: Unpack[ExecOptions],
     ) -> int:
         """Run a further process in a running container (``runc-exec(8)``).
+
+        Keywords that are not described here are flags of the runtime: see `ExecOptions`.
 
         :param id: the container's id.
         :param process: its arguments, or a whole OCI process object.
@@ -355,14 +385,14 @@ class Runc:
         :param preserve_fds: as for `create`.
         :param detach: return as soon as it runs.
         :param task_status: as for `run`.
-        :param options: further flags, see `ExecOptions`.
         :returns: the process's exit status (128 + N when signal N ended it); with `detach` 0.
         :raises ContainerNotFoundError: there is no container of this id.
         :raises ContainerNotRunningError: it is not running.
 
         Cancelled, it kills the process.
         """
-        words, files, rest = build_exec(process, {**options}, read_container_process(self._runner, id), extra_args)
+        options = pick(ExecOptions, locals())
+        words, files, rest = build_exec(process, options, read_container_process(self._runner, id), extra_args)
         call = StartCall(
             EXEC,
             id,
@@ -416,25 +446,44 @@ class Runc:
         id: str,
         resources: OCIResources | None = None,
         *,
+        blkio_weight: int | None = None,
+        cpu_period: int | None = None,
+        cpu_quota: int | None = None,
+        cpu_burst: int | None = None,
+        cpu_share: int | None = None,
+        cpu_rt_period: int | None = None,
+        cpu_rt_runtime: int | None = None,
+        cpuset_cpus: str | None = None,
+        cpuset_mems: str | None = None,
+        cpu_idle: int | None = None,
+        kernel_memory: int | str | None = None,
+        kernel_memory_tcp: int | str | None = None,
+        memory: int | str | None = None,
+        memory_reservation: int | str | None = None,
+        memory_swap: int | str | None = None,
+        pids_limit: int | None = None,
+        l3_cache_schema: str | None = None,
+        mem_bw_schema: str | None = None,
         extra_args: Sequence[str] = (),
-        **options: Unpack[UpdateOptions],
     ) -> None:
         """Change a container's limits (``runc-update(8)``).
 
+        Keywords that are not described here are flags of the runtime: see `UpdateOptions`. Beside `resources`, the
+        runtime takes ``l3_cache_schema`` and ``mem_bw_schema`` only.
+
         :param id: the container's id.
         :param resources: an OCI ``linux.resources`` object; or None, and single values as keywords.
-        :param options: single values, see `UpdateOptions`; the runtime takes no others beside `resources` than
-            ``l3_cache_schema`` and ``mem_bw_schema``.
         :raises ContainerNotFoundError: there is none of this id.
         :raises TypeError: `resources` is no mapping, or has something in it that JSON has not.
         :raises ValueError: both are given, or nothing.
         """
-        if resources is None and not any(value is not None for value in options.values()):
+        options = pick(UpdateOptions, locals())
+        if resources is None and not options:
             raise ValueError("update: nothing to change: neither resources nor a single value is given")
         if not isinstance(cast("object", resources), Mapping | None):
             raise TypeError(f"resources must be an OCI linux.resources object, not {type(resources).__name__}")
         files = {} if resources is None else {"resources": written(resources)}
-        await self._runner.run("update", {**options}, [id], extra_args, files=files)
+        await self._runner.run("update", options, [id], extra_args, files=files)
 
     async def delete(self, id: str, *, force: bool = False, extra_args: Sequence[str] = ()) -> None:
         """Delete a container that has ended (``runc-delete(8)``).
@@ -465,17 +514,33 @@ class Runc:
         *,
         image_path: StrPath | None = None,
         status_fd: Descriptor | None = None,
+        work_path: StrPath | None = None,
+        tcp_established: bool = False,
+        ext_unix_sk: bool = False,
+        shell_job: bool = False,
+        lazy_pages: bool = False,
+        file_locks: bool = False,
+        manage_cgroups_mode: str | None = None,
+        empty_ns: str | Sequence[str] | None = None,
+        auto_dedup: bool = False,
+        network_lock: str | None = None,
+        parent_path: StrPath | None = None,
+        leave_running: bool = False,
+        tcp_skip_in_flight: bool = False,
+        link_remap: bool = False,
+        page_server: str | None = None,
+        pre_dump: bool = False,
         extra_args: Sequence[str] = (),
-        **options: Unpack[CheckpointOptions],
     ) -> None:
         """Write a running container to disk by CRIU (``runc-checkpoint(8)``, ``criu(8)``).
+
+        Keywords that are not described here are flags of the runtime: see `CheckpointOptions`.
 
         :param id: the container's id.
         :param image_path: the directory of the image, made if missing; None is ``checkpoint`` in the working
             directory.
         :param status_fd: a descriptor to which CRIU writes one NUL byte when its page server is ready, for
             ``lazy_pages``. It is duplicated.
-        :param options: further flags, see `CheckpointOptions`.
         :raises ContainerNotRunningError: it is not running.
         :raises UnsupportedError: the runtime has no such flag (crun has fewer than runc).
         :raises CommandError: CRIU failed; the message quotes its log. The container goes on running.
@@ -489,7 +554,7 @@ class Runc:
         restored from, and is the caller's to remove.
         """
         descriptors = {} if status_fd is None else {"status_fd": status_fd}
-        flags = {"image_path": image_path, **options}
+        flags = {"image_path": image_path, **pick(CheckpointOptions, locals())}
         with self._quote_criu_log(flags, "dump.log"):
             await self._runner.run(
                 "checkpoint", flags, [id], extra_args, descriptors=descriptors, on_cancel="interrupt"
@@ -503,15 +568,32 @@ class Runc:
         image_path: StrPath | None = None,
         io: IO | None = None,
         detach: bool = False,
+        work_path: StrPath | None = None,
+        tcp_established: bool = False,
+        ext_unix_sk: bool = False,
+        shell_job: bool = False,
+        lazy_pages: bool = False,
+        file_locks: bool = False,
+        manage_cgroups_mode: str | None = None,
+        empty_ns: str | Sequence[str] | None = None,
+        auto_dedup: bool = False,
+        network_lock: str | None = None,
+        console_socket: StrPath | None = None,
+        pid_file: StrPath | None = None,
+        no_subreaper: bool = False,
+        no_pivot: bool = False,
+        tcp_close: bool = False,
+        lsm_profile: str | None = None,
+        lsm_mount_context: str | None = None,
         extra_args: Sequence[str] = (),
         task_status: TaskStatus[int] = anyio.TASK_STATUS_IGNORED,
-        **options: Unpack[RestoreOptions],
     ) -> int:
         """Bring a container back from an image, and wait for its end (``runc-restore(8)``).
 
+        Keywords that are not described here are flags of the runtime: see `RestoreOptions`.
+
         :param id: the new container's id; `bundle`, `io`, `detach` and `task_status` are as for `run`.
         :param image_path: the directory of the image; None is ``checkpoint`` in the working directory.
-        :param options: further flags, see `RestoreOptions`.
         :returns: as `run`.
         :raises ContainerExistsError: the id is taken.
         :raises UnsupportedError: the runtime has no such flag (crun has fewer than runc).
@@ -519,7 +601,7 @@ class Runc:
 
         Cancelled, it leaves no container.
         """
-        flags: dict[str, Any] = {"image_path": image_path, **options}
+        flags: dict[str, Any] = {"image_path": image_path, **pick(RestoreOptions, locals())}
         for name in ("image_path", "work_path"):  # the runtimes go into the bundle before they look for these
             if flags.get(name):
                 flags[name] = os.path.join(self._runner.settings.work_dir or os.getcwd(), flags[name])
@@ -552,8 +634,14 @@ class Runc:
         *,
         io: None = None,
         preserve_fds: Sequence[Descriptor] = (),
+        console_socket: StrPath | None = None,
+        pidfd_socket: StrPath | None = None,
+        pid_file: StrPath | None = None,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        no_subreaper: bool = False,
+        config: StrPath | None = None,
         extra_args: Sequence[str] = (),
-        **options: Unpack[StartOptions],
     ) -> AbstractAsyncContextManager[Container[None]]: ...
 
     @overload
@@ -564,8 +652,14 @@ class Runc:
         *,
         io: AnyIO,
         preserve_fds: Sequence[Descriptor] = (),
+        console_socket: StrPath | None = None,
+        pidfd_socket: StrPath | None = None,
+        pid_file: StrPath | None = None,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        no_subreaper: bool = False,
+        config: StrPath | None = None,
         extra_args: Sequence[str] = (),
-        **options: Unpack[StartOptions],
     ) -> AbstractAsyncContextManager[Container[AnyIO]]: ...
 
     def container(
@@ -575,21 +669,28 @@ class Runc:
         *,
         io: IO | None = None,
         preserve_fds: Sequence[Descriptor] = (),
+        console_socket: StrPath | None = None,
+        pidfd_socket: StrPath | None = None,
+        pid_file: StrPath | None = None,
+        no_pivot: bool = False,
+        no_new_keyring: bool = False,
+        no_subreaper: bool = False,
+        config: StrPath | None = None,
         extra_args: Sequence[str] = (),
-        **options: Unpack[StartOptions],
     ) -> AbstractAsyncContextManager[Container[Any]]:
         """A container that is created on entering and gone on leaving, however.
 
-        Not a coroutine: ``async with runc.container(id, bundle) as container:``. `id`, `bundle`, `preserve_fds` and
-        `options`, and what entering raises, are as for `create`. On leaving, its processes are killed, it is deleted,
+        Not a coroutine: ``async with runc.container(id, bundle) as container:``. The parameters, and what
+        entering raises, are as for `create`. On leaving, its processes are killed, it is deleted,
         and `io` is closed, all within ``cleanup_timeout``.
 
         :raises TimeoutError: it could not be removed in that time; on leaving. If an exception is under way, that
             one goes on, with a note, and the failure is logged.
         """
+        call = StartCall(CREATE, id, bundle, io, preserve_fds, extra_args, pick(StartOptions, locals()))
         from ._container import create
 
-        return create(self._runner, StartCall(CREATE, id, bundle, io, preserve_fds, extra_args, {**options}), io)
+        return create(self._runner, call, io)
 
     def attach(self, id: str, *, delete: bool = False) -> AbstractAsyncContextManager[Container[None]]:
         """A container that exists already, such as one of a supervisor's earlier life.

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import anyio
 
 from ._cli.command_line import signal_argument
+from ._cli.options import ExecOptions, pick
 from ._errors import CommandError, ContainerNotFoundError, ContainerNotRunningError
 from ._eventloop.groups import unwrap
 from ._eventloop.shield import at_checkpoints_only, shielded
@@ -30,11 +31,10 @@ from ._monitor import PidfdMonitor, Watched
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping, Sequence
-    from typing import Unpack
 
     from typing_extensions import TypeVar
 
-    from ._cli.options import ExecOptions, StrPath
+    from ._cli.options import StrPath
     from ._io import IO
     from ._lifecycle.config import Config
     from ._lifecycle.remnants import Identity
@@ -249,23 +249,37 @@ class Container(Generic[AnyIO_co]):
         *,
         io: IO | None = None,
         preserve_fds: Sequence[Descriptor] = (),
+        console_socket: StrPath | None = None,
+        pidfd_socket: StrPath | None = None,
+        pid_file: StrPath | None = None,
+        cgroup: str | Sequence[str] | None = None,
+        ignore_paused: bool = False,
+        cwd: StrPath | None = None,
+        env: Mapping[str, str] | Sequence[str] | None = None,
+        tty: bool = False,
+        user: str | int | None = None,
+        additional_gids: Sequence[int] | None = None,
+        process_label: str | None = None,
+        apparmor: str | None = None,
+        no_new_privs: bool = False,
+        cap: str | Sequence[str] | None = None,
         extra_args: Sequence[str] = (),
-        **options: Unpack[ExecOptions],
     ) -> AsyncGenerator[ContainerProcess]:
         """Run a further process in it: ``async with container.exec(["sh"], io=PipeIO()) as process:``.
+
+        Keywords that are not described here are flags of the runtime: see `ExecOptions`.
 
         :param args: the program and its arguments, or an OCI process object. What the object leaves out of what
             confines a process comes from the container's own process.
         :param io: its streams; None is ``/dev/null``.
         :param preserve_fds: as for `Runc.create`.
-        :param options: further flags, see `ExecOptions`; ``console_socket`` among them.
         :returns: a running `ContainerProcess`. Leaving the context kills it, if it still runs, and everything that
             it has started, daemons included. With a ``console_socket`` (and ``tty``) its status is known as a
             container's is, see `wait`.
         :raises ContainerNotRunningError: the container is not running.
         :raises CommandError: it cannot be executed.
         """
-        words, files, rest = build_exec(args, {**options}, self._own_process(), extra_args)
+        words, files, rest = build_exec(args, pick(ExecOptions, locals()), self._own_process(), extra_args)
         # The runtimes hand a terminal on only where they do not stay with the process themselves.
         detached = rest.get("console_socket") is not None
         async with contextlib.AsyncExitStack() as stack:

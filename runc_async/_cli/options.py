@@ -8,9 +8,23 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence  # noqa: TC003 (read by documentation tools)
-from typing import TypedDict
+from typing import Any, TypedDict
 
 StrPath = str | os.PathLike[str]
+
+
+def pick(options: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Pick the keywords of a class of options that were given.
+
+    A method writes its keywords out, so that an editor and `help` show them, and calls this with ``locals()``.
+
+    :param options: one of the classes below.
+    :param values: a method's local variables.
+    :returns: its keywords, without those that are None or False.
+    """
+    return {
+        name: values[name] for name in options.__annotations__ if values[name] is not None and values[name] is not False
+    }
 
 
 class StartOptions(TypedDict, total=False):

@@ -21,7 +21,7 @@ from .test_blocks import ROOT, blocks
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SAID = "CompletedProcess(args=['hostname'], status=0, stdout=b'container\\n', stderr=b'')"
+SAID = "0 b'container\\n'"
 UNTIL_IT_RUNS = """
     while open(f"/proc/{container.pid}/comm").read() != "sleep\\n":
         pass

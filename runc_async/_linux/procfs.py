@@ -11,6 +11,7 @@ import os
 from typing import NamedTuple
 
 __all__ = [
+    "IdMap",
     "Stat",
     "children",
     "comm",
@@ -39,6 +40,30 @@ class Stat(NamedTuple):
     session: int
     start_time: int
     exit_status: int
+
+
+class IdMap(NamedTuple):
+    """How a user namespace numbers users, or groups (user_namespaces(7)): number in it, outside, count."""
+
+    ranges: tuple[tuple[int, int, int], ...]
+    kind: str
+
+    @classmethod
+    def read(cls, pid: int, name: str) -> IdMap:
+        """Read ``uid_map`` or ``gid_map`` of a process; the outside is this process's own user namespace."""
+        with open(f"/proc/{pid}/{name}") as file:
+            lines = [[int(word) for word in line.split()] for line in file]
+        return cls(tuple((inside, outside, count) for inside, outside, count in lines), name.removesuffix("_map"))
+
+    def on_host(self, number: int) -> int:
+        """The number that the host has for one of the container.
+
+        :raises ValueError: the container has no such.
+        """
+        for inside, outside, count in self.ranges:
+            if inside <= number < inside + count:
+                return outside + number - inside
+        raise ValueError(f"owner: the container's user namespace has no {self.kind} {number}")
 
 
 def parse_stat(line: bytes) -> Stat:

@@ -47,12 +47,12 @@ async def undo(runner: Runner, started: Started, process: Process, log: int) -> 
 async def _undo(runner: Runner, started: Started, process: Process, log: int) -> None:
     command = started.command
     status = await cancel.abandon(process, spared=command.spared, kill_when_alone=not command.makes_container)
-    if status is None:  # it was never started
+    if not process.pid:  # it was never started
         return
     runner_ended(runner)
     await remnants.sweep_cgroups(read_log(log), runner.settings.cleanup_timeout)
-    error = failure(process.argv, status, log=parse_log(read_log(log)))
-    if status and isinstance(error, ContainerExistsError):
+    error = failure(process.argv, status or 0, log=parse_log(read_log(log)))
+    if status != 0 and isinstance(error, ContainerExistsError):
         return
     await clear(runner, started, log)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 from typing import TYPE_CHECKING
+
+from . import libc
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -15,8 +16,6 @@ __all__ = ["DirectoryWatch"]
 
 IN_CLOSE_WRITE = 0x08
 IN_MOVED_TO = 0x80
-
-libc = ctypes.CDLL(None, use_errno=True)
 
 
 class DirectoryWatch:
@@ -28,13 +27,12 @@ class DirectoryWatch:
     """
 
     def __init__(self, directory: str) -> None:
-        self._fd: int = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
-        if self._fd < 0:
-            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
-        if libc.inotify_add_watch(self._fd, os.fsencode(directory), IN_CLOSE_WRITE | IN_MOVED_TO) < 0:
-            number = ctypes.get_errno()
+        self._fd = libc.inotify_init1(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            libc.inotify_add_watch(self._fd, directory, IN_CLOSE_WRITE | IN_MOVED_TO)
+        except OSError:
             os.close(self._fd)
-            raise OSError(number, os.strerror(number), directory)
+            raise
 
     def fileno(self) -> int:
         """The descriptor."""

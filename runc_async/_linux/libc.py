@@ -13,10 +13,13 @@ if TYPE_CHECKING:
 
 __all__ = [
     "file_system_user",
+    "inotify_add_watch",
+    "inotify_init1",
     "is_child_subreaper",
     "posix_spawn",
     "set_child_subreaper",
     "sigchld_is_ignored",
+    "statx",
     "umount",
 ]
 
@@ -25,6 +28,8 @@ PR_GET_CHILD_SUBREAPER = 37
 
 SIG_IGN = 1
 SA_NOCLDWAIT = 2
+AT_FDCWD = -100
+STATX_SIZE = 256
 SETPGROUP = 0x02
 SETSIGDEF = 0x04
 OPAQUE = 1024
@@ -88,6 +93,34 @@ def umount(point: bytes, flags: int) -> None:
     :raises OSError: it cannot be unmounted.
     """
     _check(libc.umount2(point, flags), os.fsdecode(point))
+
+
+def statx(path: str, flags: int, mask: int) -> bytes:
+    """Read the ``struct statx`` of a file (statx(2)).
+
+    :raises OSError: there is no such file.
+    """
+    result = ctypes.create_string_buffer(STATX_SIZE)
+    _check(libc.statx(AT_FDCWD, os.fsencode(path), flags, mask, result), path)
+    return result.raw
+
+
+def inotify_init1(flags: int) -> int:
+    """Make an inotify instance (inotify_init1(2)); its descriptor.
+
+    :raises OSError: no descriptor or instance is free.
+    """
+    fd: int = libc.inotify_init1(flags)
+    _check(fd < 0)
+    return fd
+
+
+def inotify_add_watch(fd: int, path: str, mask: int) -> None:
+    """Watch a file or directory (inotify_add_watch(2)).
+
+    :raises OSError: it cannot be watched.
+    """
+    _check(libc.inotify_add_watch(fd, os.fsencode(path), mask) < 0, path)
 
 
 def posix_spawn(
@@ -163,7 +196,7 @@ def _attributes(process_group: bool) -> Any:
     return attributes
 
 
-def _check(result: int, path: str | None = None) -> None:
+def _check(result: int | bool, path: str | None = None) -> None:
     """Raise what ``errno`` says."""
     if result:
         _check_code(ctypes.get_errno(), path)

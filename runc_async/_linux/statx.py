@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import ctypes
-import os
 import struct
 
-from .libc import libc
+from .libc import statx
 
 __all__ = ["birth"]
 
-AT_FDCWD = -100
 AT_SYMLINK_NOFOLLOW = 0x100
 STATX_BTIME = 0x800
-SIZE = 256
 BTIME = 0x50
 """Where in ``struct statx`` the time is: seconds as an int64, nanoseconds as a uint32."""
 
@@ -24,9 +20,7 @@ def birth(path: str) -> int:
     :param path: the file; a symbolic link is not followed.
     :raises OSError: there is no such file.
     """
-    result = ctypes.create_string_buffer(SIZE)
-    if libc.statx(AT_FDCWD, os.fsencode(path), AT_SYMLINK_NOFOLLOW, STATX_BTIME, result):
-        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()), path)
+    result = statx(path, AT_SYMLINK_NOFOLLOW, STATX_BTIME)
     (mask,) = struct.unpack_from("I", result, 0)
     seconds, nanoseconds = struct.unpack_from("qI", result, BTIME)
     return seconds * 10**9 + nanoseconds if mask & STATX_BTIME else 0

@@ -49,8 +49,8 @@ async def kill(process: Process) -> None:
     with Descendants() as ended:
         for pid in procfs.children(process.pid):
             ended.add(pid, process.pid)
-        process.send_kill()
-        await process.wait()
+        process.send_signal(signal.SIGKILL)
+        await process.reap()
         ended.reap()
 
 
@@ -58,7 +58,7 @@ async def finish(process: Process) -> None:
     """Let the process end by itself within ``cleanup_timeout``, then kill it."""
     if process.is_running:
         with anyio.move_on_after(process.settings.cleanup_timeout):
-            await process.wait()
+            await process.reap()
         await kill(process)
 
 
@@ -90,7 +90,7 @@ async def abandon(process: Process, *, spared: str = "", kill_when_alone: bool =
         in its work path when it is killed.
     :param kill_when_alone: kill the process when it has been without children for `COPIES_FOR` seconds: ``exec`` has
         nothing to clean up, and may go on to copy the streams that other processes hold open.
-    :returns: its exit status, ``-N`` when signal N ended it; None if it was never started.
+    :returns: its exit status, ``-N`` when signal N ended it; None if it was never started, or if that cannot be known.
     """
     timeout = process.settings.cleanup_timeout
     with Descendants() as descendants:
@@ -116,21 +116,21 @@ async def _kill_descendants_until_end(
             alone_since = anyio.current_time()
             await _kill_descendants(process, descendants, spared)
         with anyio.move_on_after(RETRY):
-            await process.wait()
+            await process.reap()
         if kill_when_alone and anyio.current_time() > alone_since + COPIES_FOR:
             await _kill_if_alone(process)
 
 
 async def _kill_descendants(process: Process, descendants: Descendants, spared: str) -> None:
     """Kill what is below the process while the process is stopped: else it could end before all are found."""
-    _signal_child(process, signal.SIGSTOP)
+    process.send_signal(signal.SIGSTOP)
     try:
         _hold_descendants(process, descendants, spared)
         while descendants.kill():
             await descendants.wait()
             _hold_descendants(process, descendants, spared)  # ``crun exec`` inherits what its process leaves
     finally:
-        _signal_child(process, signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
 
 
 def _hold_descendants(process: Process, descendants: Descendants, spared: str) -> None:
@@ -147,24 +147,18 @@ def _hold_descendants(process: Process, descendants: Descendants, spared: str) -
 async def _kill_if_alone(process: Process) -> None:
     await _stop(process)
     if procfs.children(process.pid):
-        _signal_child(process, signal.SIGCONT)
+        process.send_signal(signal.SIGCONT)
     else:
         await kill(process)
 
 
 async def _stop(process: Process) -> None:
     """SIGSTOP the process so that its list of children cannot change while we read it."""
-    _signal_child(process, signal.SIGSTOP)
+    process.send_signal(signal.SIGSTOP)
     for _ in range(round(STOPS_WITHIN / RETRY)):
         if _has_stopped(process.pid):
             return
         await anyio.sleep(RETRY)
-
-
-def _signal_child(process: Process, number: signal.Signals) -> None:
-    if process.is_running:
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.kill(process.pid, number)  # not reaped, so the number is still its own
 
 
 def _has_stopped(pid: int) -> bool:

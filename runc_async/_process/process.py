@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 
 from .. import _spawn
 from .._cli.messages import parse_log
-from .._errors import ExecutorError
+from .._errors import ExecutorError, StatusUnknownError
 from .._eventloop.shield import shielded
+from .._linux.exit_status import why_unknown
 from .._linux.signals import signal_name
 from . import trace
 from .memfile import read_log
@@ -58,7 +59,8 @@ class Process:
     argv: tuple[str, ...] = ()
     """The command line, for errors and logs: without the values of ``--env``."""
     status: int | None = field(default=None, init=False)
-    """The exit status, ``-N`` when signal N ended the process; None until it has been reaped."""
+    """The exit status, ``-N`` when signal N ended the process; None until it is known."""
+    _has_ended: bool = field(default=False, init=False)
     _child: _spawn.Child | None = field(default=None, init=False)
     _started: tuple[int, float] = field(default=(0, 0.0), init=False)
     """When it was started: nanoseconds since the epoch, and seconds of the monotonic clock."""
@@ -71,7 +73,7 @@ class Process:
     @property
     def is_running(self) -> bool:
         """Whether the process was started and has not been reaped."""
-        return self._child is not None and self.status is None
+        return self._child is not None and not self._has_ended
 
     async def start(self) -> None:
         """Start the process. A cancellation that arrives meanwhile is raised when it has started.
@@ -107,22 +109,33 @@ class Process:
         """Wait until the process has ended, and reap it.
 
         :returns: its exit status, ``-N`` when signal N ended it.
+        :raises StatusUnknownError: the process has ended, and its status cannot be known.
         """
+        await self.reap()
         if self.status is None:
-            assert self._child is not None
-            status = await self._child.wait()
-            if self.status is None:  # else another task was first
-                self.status = status
-                began, clock = self._started
-                duration = time.monotonic() - clock
-                entries = parse_log(read_log(self.log))
-                trace.report(trace.Call(self.argv, self.pid, began, duration, status, entries), self.settings.trace)
+            raise StatusUnknownError(f"the exit status of {self.argv[0]} cannot be known: {why_unknown()}")
         return self.status
 
-    def send_kill(self) -> None:
-        """Send SIGKILL, if the process was started and has not been reaped."""
-        if self._child is not None and self.status is None:
-            self._child.kill()
+    async def reap(self) -> None:
+        """Wait until the process has ended, and reap it, whether its status can be known or not."""
+        if not self.is_running:
+            return
+        assert self._child is not None
+        status = await self._child.wait()
+        if self._has_ended:  # another task was first
+            return
+        self._has_ended = True
+        self.status = status
+        if status is not None:
+            began, clock = self._started
+            duration = time.monotonic() - clock
+            entries = parse_log(read_log(self.log))
+            trace.report(trace.Call(self.argv, self.pid, began, duration, status, entries), self.settings.trace)
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, if the process was started and has not been reaped."""
+        if self._child is not None and self.is_running:
+            self._child.send_signal(number)
 
 
 def _with_pdeathsig(number: int, path: str, arguments: Sequence[str]) -> tuple[str, tuple[str, ...]]:

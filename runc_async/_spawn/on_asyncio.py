@@ -9,8 +9,7 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Any, TypeVarTuple
 
-from .._errors import StatusUnknownError
-from .._linux.exit_status import wait_for_exit_status, why_unknown
+from .._linux.exit_status import wait_for_exit_status
 from .._linux.pidfd import reap_ended
 from .posix_spawn import open_pidfd
 
@@ -94,7 +93,7 @@ class AsyncioChild:
             assert self._pidfd is not None
             self._loop.remove_reader(self._pidfd)
 
-    async def wait(self) -> int:
+    async def wait(self) -> int | None:
         """See `Child.wait`."""
         told = await self.process.wait()
         if self._status is None and told != LOST:
@@ -105,15 +104,13 @@ class AsyncioChild:
                 self._status = await wait_for_exit_status(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
-        if self._status is None:
-            raise StatusUnknownError(f"the exit status of process {self.pid} cannot be known: {why_unknown()}")
         return self._status
 
-    def kill(self) -> None:
-        """See `Child.kill`. Not by asyncio: `subprocess.Popen.kill` might reap it."""
+    def send_signal(self, number: int) -> None:
+        """See `Child.send_signal`. Not by asyncio: `subprocess.Popen.send_signal` may reap it."""
         if self._pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self._pidfd, number)
 
 
 class _TransportInfo(dict[str, object]):

@@ -12,9 +12,8 @@ import os
 import signal
 from typing import TYPE_CHECKING
 
-from .._errors import StatusUnknownError
 from .._eventloop.readable import wait_until_readable
-from .._linux.exit_status import wait_for_exit_status, why_unknown
+from .._linux.exit_status import wait_for_exit_status
 from .._linux.libc import posix_spawn
 
 if TYPE_CHECKING:
@@ -52,22 +51,20 @@ class PidfdChild:
         with contextlib.suppress(ProcessLookupError):
             self._pidfd = open_pidfd(pid)
 
-    async def wait(self) -> int:
+    async def wait(self) -> int | None:
         """See `Child.wait`."""
         if self._pidfd is not None:
             await wait_until_readable(self._pidfd)
             self._status = await wait_for_exit_status(self._pidfd)
             os.close(self._pidfd)
             self._pidfd = None
-        if self._status is None:
-            raise StatusUnknownError(f"the exit status of process {self.pid} cannot be known: {why_unknown()}")
         return self._status
 
-    def kill(self) -> None:
-        """See `Child.kill`."""
+    def send_signal(self, number: int) -> None:
+        """See `Child.send_signal`."""
         if self._pidfd is not None:
             with contextlib.suppress(ProcessLookupError):
-                signal.pidfd_send_signal(self._pidfd, signal.SIGKILL)
+                signal.pidfd_send_signal(self._pidfd, number)
 
 
 def open_pidfd(pid: int) -> int:

@@ -41,13 +41,13 @@ class Child(Protocol):
         """Its process id."""
         ...
 
-    async def wait(self) -> int:
-        """Wait until it has ended and reap it; the exit status, ``-N`` when signal N ended it.
+    async def wait(self) -> int | None:
+        """Wait until it has ended and reap it.
 
-        :raises StatusUnknownError: it has ended, and its status cannot be known.
+        :returns: the exit status, ``-N`` when signal N ended it; None if that cannot be known.
         """
         ...
 
-    def kill(self) -> None:
-        """Send SIGKILL, if it has not ended yet."""
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has been reaped."""
         ...

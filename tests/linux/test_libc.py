@@ -91,10 +91,7 @@ def test_a_word_that_the_kernel_would_cut_short_is_refused(argv: list[str], env:
         libc.posix_spawn("/bin/true", argv, env, ())
 
 
-OTHERS = {"_linux/inotify.py", "_lifecycle/remnants.py"}
-
-
 def test_no_module_binds_the_c_library_besides() -> None:
     package = Path(sys.modules["runc_async"].__path__[0])
     found = {str(path.relative_to(package)) for path in package.rglob("*.py") if "ctypes" in path.read_text()}
-    assert found - OTHERS == {"_linux/libc.py"}
+    assert found == {"_linux/libc.py"}

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from runc_async import Executable, Executor, ExecutorError, PathExecutor, Pidfd, Runc, Subreaper
+from runc_async import Executable, Executor, ExecutorError, PathExecutor, Pidfd, Runc, RuncError, Subreaper
+from runc_async._linux import exit_status
 from runc_async._linux.procfs import children
 from runc_async._process import cancel
 from runc_async._process.child_fds import Leases
@@ -20,13 +21,13 @@ from runc_async._process.memfile import memory_file
 from runc_async._process.process import Process, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
 pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture
-def process(tmp_path: Path) -> Iterator[Callable[..., Process]]:
+async def process(tmp_path: Path) -> AsyncIterator[Callable[..., Process]]:
     """Makes calls of a shell script."""
     with Leases(()) as leases:
         log = leases.adopt(memory_file("log"))
@@ -53,6 +54,37 @@ async def test_its_command_line_and_status(process: Callable[..., Process]) -> N
     assert await call.wait() == 3
     assert await call.wait() == 3
     await cancel.kill(call)
+
+
+class TestAStatusThatCannotBeKnown:
+    """Another waiter has taken it, on a kernel that does not keep it."""
+
+    @pytest.fixture(autouse=True)
+    def older_kernel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(exit_status, "_kept_status", lambda pidfd: None)
+        monkeypatch.setattr(exit_status, "kernel_keeps_statuses", lambda: False)
+
+    @pytest.fixture
+    async def taken(self, process: Callable[..., Process], tmp_path: Path) -> Process:
+        os.mkfifo(tmp_path / "end")
+        call = process(f"read line < {tmp_path}/end; exit 3")
+        await call.start()
+        (tmp_path / "end").write_text("")
+        os.waitpid(call.pid, 0)  # the event loop cannot come between
+        return call
+
+    async def test_is_an_error_that_says_why(self, taken: Process) -> None:
+        call = taken
+        for _ in range(2):
+            with pytest.raises(RuncError, match="the exit status of program cannot be known: another waiter"):
+                await call.wait()
+        assert call.status is None
+        assert not call.is_running
+
+    @pytest.mark.parametrize("end", [cancel.kill, cancel.finish, cancel.interrupt, cancel.abandon])
+    async def test_disturbs_no_clean_up(self, taken: Process, end: Callable[[Process], Awaitable[object]]) -> None:
+        assert await end(taken) is None
+        assert not taken.is_running
 
 
 async def test_killed(process: Callable[..., Process]) -> None:

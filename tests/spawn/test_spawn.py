@@ -187,7 +187,7 @@ async def test_killing_one_that_has_ended_does_nothing(leases: Leases) -> None:
     leases.stdio(null, null, null)
     child = await _spawn.start(_spawn.Request("/bin/true", ["true"], {}, leases.child_map()))
     assert await child.wait() == 0
-    child.kill()
+    child.send_signal(signal.SIGKILL)
     assert await child.wait() == 0
 
 

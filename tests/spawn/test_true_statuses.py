@@ -15,7 +15,6 @@ import anyio
 import pytest
 
 from runc_async import RuncError, _spawn
-from runc_async._errors import StatusUnknownError
 from runc_async._linux import exit_status
 from runc_async._linux.exit_status import kernel_keeps_statuses
 from runc_async._process.child_fds import Leases
@@ -73,11 +72,8 @@ async def test_when_another_thread_reaps_it(status: int, preserved: int, keeps: 
     with waiting_for_every_child(), Leases([0][:preserved]) as leases:
         child = await start(status, leases)
         for _ in range(2):
-            if keeps:
-                assert await child.wait() == status
-            else:
-                with contextlib.suppress(StatusUnknownError):  # or this process was faster
-                    assert await child.wait() == status
+            # On an older kernel it is known if this process was faster.
+            assert await child.wait() in ([status] if keeps else [status, None])
 
 
 @pytest.mark.parametrize("preserved", [0, 1])
@@ -86,11 +82,7 @@ async def test_when_somebody_else_has_surely_reaped_it(status: int, preserved: i
     with Leases([0][:preserved]) as leases:
         child = await start(status, leases)
         os.waitpid(child.pid, 0)  # the event loop cannot come between
-        if keeps:
-            assert await child.wait() == status
-        else:
-            with pytest.raises(RuncError, match="another waiter in this process"):
-                await child.wait()
+        assert await child.wait() == (status if keeps else None)
 
 
 @pytest.mark.parametrize("preserved", [0, 1])
@@ -113,11 +105,7 @@ async def test_when_sigchld_is_ignored_after_its_start(status: int, preserved: i
         child = await start(status, leases)
         before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         try:
-            if keeps:
-                assert await child.wait() == status
-            else:
-                with pytest.raises(RuncError, match="cannot be known: SIGCHLD is ignored in this process"):
-                    await child.wait()
+            assert await child.wait() == (status if keeps else None)
         finally:
             signal.signal(signal.SIGCHLD, before)
 
@@ -150,7 +138,7 @@ async def test_asyncios_answer_255_is_believed_only_where_it_is_the_childs_statu
 
 @pytest.mark.parametrize("preserved", [0, 1])
 async def test_many_at_once_beside_a_busy_event_loop(preserved: int, keeps: bool) -> None:
-    statuses: dict[int, int] = {}
+    statuses: dict[int, int | None] = {}
 
     async def one(number: int) -> None:
         with Leases([0][:preserved]) as leases:
@@ -173,9 +161,9 @@ async def test_many_at_once_beside_a_busy_event_loop(preserved: int, keeps: bool
 async def test_a_kill_takes_no_status_away(preserved: int) -> None:
     with Leases([0][:preserved]) as leases:
         child = await start(0, leases, seconds=60)
-        child.kill()
+        child.send_signal(signal.SIGKILL)
         time.sleep(0.05)  # noqa: ASYNC251
-        child.kill()
+        child.send_signal(signal.SIGKILL)
         assert await child.wait() == -signal.SIGKILL
 
 

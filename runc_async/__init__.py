@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 from ._client import Runc
 from ._console import Console, TerminalSize
-from ._container import Container, ContainerProcess
+from ._container import Container
+from ._container_process import ContainerProcess
 from ._errors import (
     BundleError,
     CommandError,

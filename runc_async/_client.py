@@ -687,8 +687,9 @@ class Runc:
         :raises TimeoutError: it could not be removed in that time; on leaving. If an exception is under way, that
             one goes on, with a note, and the failure is logged.
         """
+        from ._container_context import create
+
         call = StartCall(CREATE, id, bundle, io, preserve_fds, extra_args, pick(StartOptions, locals()))
-        from ._container import create
 
         return create(self._runner, call, io)
 
@@ -701,7 +702,7 @@ class Runc:
         :param delete: whether it is killed and deleted on leaving, as with `container`.
         :raises ContainerNotFoundError: there is none of this id; on entering.
         """
-        from ._container import attach
+        from ._container_context import attach
 
         return attach(self._runner, id, delete=delete)
 

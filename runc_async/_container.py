@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import signal as signals
 from datetime import UTC, datetime
@@ -12,25 +13,24 @@ import anyio
 
 from ._cli.command_line import signal_argument
 from ._cli.options import ExecOptions, pick
+from ._container_process import ContainerProcess
 from ._errors import CommandError, ContainerNotFoundError, ContainerNotRunningError
 from ._eventloop.groups import unwrap
 from ._eventloop.shield import at_checkpoints_only, shielded
 from ._executor import name_runtime
 from ._io import OutputCollector, PipeIO, feed
 from ._lifecycle import undo
-from ._lifecycle.call import CREATE, EXEC, StartCall
+from ._lifecycle.call import EXEC, StartCall
 from ._lifecycle.exec_cgroup import ExecCgroup
 from ._lifecycle.exec_process import build_exec, read_container_process
-from ._lifecycle.remnants import identify
 from ._lifecycle.start import launch
 from ._linux import procfs
 from ._linux.fd_reserve import with_room
-from ._linux.pidfd import Pidfd
 from ._models import CompletedProcess, Exit
-from ._monitor import PidfdMonitor, Watched
+from ._monitor import PidfdMonitor
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 
     from typing_extensions import TypeVar
 
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
     from ._lifecycle.runner import Runner
     from ._lifecycle.start import Launched
     from ._linux.descriptors import Descriptor
+    from ._linux.pidfd import Pidfd
     from ._models import ContainerState, Stats
-    from ._monitor import Monitor
 
     AnyIO = TypeVar("AnyIO", bound=IO | None)
     AnyIO_co = TypeVar("AnyIO_co", bound=IO | None, default=IO | None, covariant=True)
@@ -51,7 +51,7 @@ else:
 
     AnyIO_co = TypeVar("AnyIO_co", covariant=True)
 
-__all__ = ["Container", "ContainerProcess", "attach", "create"]
+__all__ = ["Container"]
 
 logger = logging.getLogger("runc_async")
 
@@ -210,24 +210,8 @@ class Container(Generic[AnyIO_co]):
         async with self._own_cgroup(options) as (options, cgroup), PipeIO(stdin=data is not None) as io:
             call = StartCall(EXEC, self.id, io=io, options=options, words=words, files=files)
             async with launch(self._runner, call) as launched:
-                status = 0
-                timed_out = False
-                try:
-                    async with anyio.create_task_group() as group:
-                        if data is not None:
-                            group.start_soon(feed, io, data)
-                        for output, stream in zip(outputs, io.outputs, strict=True):
-                            group.start_soon(output.read, stream)
-                        with anyio.move_on_after(timeout) as scope:
-                            status = await launched.wait()
-                        if scope.cancelled_caught:
-                            timed_out = True
-                            status = await self._kill_and_wait(launched, cgroup)
-                        group.cancel_scope.cancel()
-                except BaseExceptionGroup as errors:
-                    raise unwrap(errors) from None
-                for output, stream in zip(outputs, io.outputs, strict=True):
-                    output.drain(stream)
+                stop = functools.partial(self._kill_and_wait, launched, cgroup)
+                status, timed_out = await _communicate(launched, io, data, outputs, timeout, stop)
             if cgroup is not None:  # what runs on in the background stays, as with `subprocess.run`
                 cgroup.release()
         stdout, stderr = outputs
@@ -364,169 +348,35 @@ class Container(Generic[AnyIO_co]):
         self._runner.release()
 
 
-class ContainerProcess:
-    """A further process in a container, from `Container.exec`.
+async def _communicate(
+    launched: Launched,
+    io: PipeIO,
+    data: bytes | None,
+    outputs: Sequence[OutputCollector],
+    timeout: float | None,
+    stop: Callable[[], Awaitable[int]],
+) -> tuple[int, bool]:
+    """Feed a process, collect what it prints, and wait for its end.
 
-    :ivar pid: its pid on the host.
-    :ivar io: its streams, as given to `Container.exec`.
+    :param stop: kills it when its time is over, and gives its status.
+    :returns: its status, and whether its time was over.
     """
-
-    def __init__(self, launched: Launched, io: IO | None, monitor: Monitor | None) -> None:
-        self.pid = launched.started_pid or 0
-        self.io = io
-        self._launched = launched
-        self._monitor = monitor
-        """The monitor of its end, if the runtime process does not stay with it."""
-        self._waiting = anyio.Lock()
-        self._exit: Exit | None = None
-        self._process = launched.open_started()
-        self._watched: Watched | None = None
-        if self._process is not None:
-            if monitor is not None:
-                monitor.started(self._process)
-            else:
-                self._watched = Watched(self._process)
-
-    def __repr__(self) -> str:
-        return f"<ContainerProcess pid={self.pid}>"
-
-    async def wait(self) -> Exit:
-        """Wait until it has ended. Any number of tasks may, at once and again afterwards.
-
-        :returns: its `Exit`: the status as a shell gives it (128 + N for signal N).
-        """
-        async with self._waiting:
-            if self._exit is None and self._monitor is not None:
-                self._exit = await self._wait_monitored(self._monitor)
-            if self._exit is None:
-                status = await self._launched.wait()
-                ended = self._watched.timestamp if self._watched else None
-                self._exit = Exit(pid=self.pid, status=status, timestamp=ended or datetime.now(UTC))
-        return self._exit
-
-    async def kill(self, signal: int | signals.Signals | str = signals.SIGTERM) -> None:
-        """Send it a signal, by pidfd.
-
-        :param signal: a number, a `signal.Signals` or a name, with or without ``SIG``.
-        :raises ProcessLookupError: it has ended.
-        """
-        if self._process is None:
-            raise ProcessLookupError(f"process {self.pid} has ended")
-        self._process.send_signal(signal)
-        await anyio.lowlevel.checkpoint()
-
-    async def _wait_monitored(self, monitor: Monitor) -> Exit:
-        if self._process is None:
-            return Exit(pid=self.pid, status=None, timestamp=datetime.now(UTC))
-        return await monitor.wait(self._process)
-
-    async def _leave(self) -> None:
-        if self._process is None:
-            return
-        if self._monitor is not None:
-            with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signals.SIGKILL)
-            await self._process.wait()
-            self._monitor.forgotten(self._process)
-        if self._watched is not None:
-            self._watched.close()
-        self._process.close()
-
-
-@contextlib.asynccontextmanager
-@at_checkpoints_only
-async def create(runner: Runner, call: StartCall, io: AnyIO) -> AsyncGenerator[Container[AnyIO]]:
-    """Create a container; delete it on leaving. See `Runc.container`.
-
-    :param io: the same as that of the call.
-    """
-    async with contextlib.AsyncExitStack() as stack:
-        if io is not None:
-            await stack.enter_async_context(io)
-        pinned = runner.pin()
-        stack.callback(pinned.release)
-        container = await _create(pinned, call, io)
-        async with _removed(container):
-            yield container
-
-
-async def _create(runner: Runner, call: StartCall, io: AnyIO) -> Container[AnyIO]:
-    init: Pidfd | None = None
-    state: Identity | None = None
-    cgroups: Mapping[str, tuple[int, int]] = {}
-    is_created = False
+    status = 0
+    timed_out = False
     try:
-        async with launch(runner, call) as launched:
-            await launched.wait()
-            # Nothing is awaited from here until the removal of the container is certain.
-            is_created = True
-            state = launched.state
-            cgroups = launched.cgroups
-            init = launched.open_started()
-            if init is None:
-                reason = f"the init of container {call.id} ended while it was being created"
-                raise ContainerNotRunningError((CREATE.name, call.id), 0, reason)
-            if runner.monitor is not None:
-                runner.monitor.detached(init.pid)
-            config = launched.config
-        return Container(runner, call.id, init, io, state=state, cgroups=cgroups, config=config)
-    except BaseException:
-        if is_created:
-            await shielded(with_room, undo.remove, runner, call.id, init, state, cgroups)
-            if init is not None:
-                init.close()
-        raise
-
-
-@contextlib.asynccontextmanager
-@at_checkpoints_only
-async def attach(runner: Runner, id: str, *, delete: bool) -> AsyncGenerator[Container[None]]:
-    """Take over a container that exists. See `Runc.attach`."""
-    process = await _open_init(runner, id)
-    pinned = runner.pin()
-    container = Container(pinned, id, process, None, state=identify(runner.state_directory(id)))
-    async with _removed(container) if delete else _released(container):
-        yield container
-
-
-async def _open_init(runner: Runner, id: str) -> Pidfd | None:
-    pid = (await runner.state(id)).pid
-    while pid > 0:
-        try:
-            process = Pidfd.open(pid)
-        except ProcessLookupError:
-            return None
-        found, pid = pid, 0
-        try:
-            pid = (await runner.state(id)).pid
-        finally:
-            if pid != found:  # it had ended before it was opened, and its number may be another process's
-                process.close()
-        if pid == found:
-            return process
-    return None
-
-
-@contextlib.asynccontextmanager
-@at_checkpoints_only
-async def _released(container: Container[Any]) -> AsyncGenerator[None]:
-    try:
-        yield
-    finally:
-        container._release()
-
-
-@contextlib.asynccontextmanager
-@at_checkpoints_only
-async def _removed(container: Container[Any]) -> AsyncGenerator[None]:
-    async with _released(container):
-        try:
-            yield
-        except BaseException as exc:
-            try:
-                await shielded(container._remove)
-            except Exception as error:
-                exc.add_note(f"container {container.id} may be left: {error}")
-                logger.exception("container %s may be left", container.id)
-            raise
-        await shielded(container._remove)
+        async with anyio.create_task_group() as group:
+            if data is not None:
+                group.start_soon(feed, io, data)
+            for output, stream in zip(outputs, io.outputs, strict=True):
+                group.start_soon(output.read, stream)
+            with anyio.move_on_after(timeout) as scope:
+                status = await launched.wait()
+            if scope.cancelled_caught:
+                timed_out = True
+                status = await stop()
+            group.cancel_scope.cancel()
+    except BaseExceptionGroup as errors:
+        raise unwrap(errors) from None
+    for output, stream in zip(outputs, io.outputs, strict=True):
+        output.drain(stream)
+    return status, timed_out

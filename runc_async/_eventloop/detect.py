@@ -13,8 +13,9 @@ __all__ = ["clock", "in_asyncio", "in_trio"]
 
 def in_trio() -> bool:
     """Whether the caller runs on trio."""
-    trio = sys.modules.get("trio")
-    return trio is not None and cast("bool", trio.lowlevel.in_trio_run())
+    # Another thread may be importing trio just now: then the module is there, but not what is in it.
+    in_trio_run = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
+    return in_trio_run is not None and cast("bool", in_trio_run())
 
 
 def in_asyncio() -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from types import ModuleType
 
 import anyio
 import pytest
@@ -52,3 +53,9 @@ def test_no_event_loop_is_imported_to_find_out() -> None:
         assert set(sys.modules) == before
     """
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_trio_that_another_thread_is_importing_is_not_running(monkeypatch: pytest.MonkeyPatch) -> None:
+    for partial in (ModuleType("trio.lowlevel"), None):
+        monkeypatch.setitem(sys.modules, "trio.lowlevel", partial)
+        assert not in_trio()

@@ -30,7 +30,7 @@ def test_one_of_another_user(tmp_path: Path) -> None:
     with pytest.raises(PermissionError, match=r"must not belong to another user.*uid 12345"):
         check_private(str(tmp_path / "own"))
     with pytest.raises(PermissionError, match="must not belong to another user"):
-        check_private(str(tmp_path / "state/below"))
+        check_private(str(tmp_path / "own/below"))
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o1777, 0o775])
@@ -40,10 +40,10 @@ def test_one_that_others_may_write_to(tmp_path: Path, mode: int) -> None:
     with pytest.raises(PermissionError, match="other users may write"):
         check_private(str(tmp_path / "own"))
     if mode == 0o1777:
-        check_private(str(tmp_path / "state/below"))
+        check_private(str(tmp_path / "own/below"))
     else:
         with pytest.raises(PermissionError, match="or above it"):
-            check_private(str(tmp_path / "state/below"))
+            check_private(str(tmp_path / "own/below"))
 
 
 def test_a_link_to_one(tmp_path: Path) -> None:

@@ -43,7 +43,11 @@ class Executable(NamedTuple):
     """What one call executes. Exactly one of `path` and `fd` is given."""
 
     argv: tuple[str, ...]
-    """The words before the runtime's own arguments, its name first: ``("runc",)``, ``("sudo", "runc")``."""
+    """The words before the runtime's own arguments, the program's own name first: ``("runc",)``, ``("nice", "runc")``.
+
+    A launcher must pass open descriptors on to the runtime. One that closes them, as ``sudo`` does, is reported by the
+    first call that fails.
+    """
     path: str | None = None
     """The absolute path of the file to execute."""
     fd: int | None = None

@@ -155,6 +155,7 @@ _UNKNOWN_FLAG = re.compile(
     r"|.*: invalid option -- '(?P<short>.)'"
 )
 _UNKNOWN_COMMAND = re.compile(r"No help topic for '(?P<runc>.*)'|unknown command (?P<crun>\S+)$")
+_NO_DESCRIPTOR = re.compile(r"open(ing| log file)? .?/proc/self/fd/\d+.?: no such (file|device)", re.IGNORECASE)
 _NO_PS_OPTIONS = re.compile(r".*`ps` requires a maximum of 1 arguments")
 
 # -- logs --------------------------------------------------------------------------------------------------
@@ -246,6 +247,9 @@ def failure(
     message = (
         _decisive(log) or _crash(stderr) or _decisive(parse_log(stderr)) or _usage_error(stdout) or _silence(status)
     )
+    if _NO_DESCRIPTOR.match(message):
+        reason = "the runtime did not get the descriptors of this call: what it is launched by closes them"
+        return CommandError(argv, status, f"{reason} ({message})", log)
     command = next((word for word in argv[1:] if word in COMMANDS), "")
     if unsupported := _unsupported(argv, command, message, version):
         return UnsupportedError(argv, status, unsupported, log)

@@ -9,9 +9,18 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from .._cli.messages import parse_log
-from .._errors import BundleError, CommandError, ContainerExistsError
+import anyio
+
+from .._cli.messages import may_have_ended, parse_log
+from .._errors import (
+    BundleError,
+    CommandError,
+    ContainerExistsError,
+    ContainerNotFoundError,
+    ContainerNotRunningError,
+)
 from .._linux import procfs
+from .._linux.pidfd import Pidfd
 from . import undo
 from .remnants import open_started
 
@@ -21,6 +30,9 @@ if TYPE_CHECKING:
     from .runner import Runner
 
 __all__ = ["judge"]
+
+ENDS_WITHIN = 0.25
+"""Seconds in which a container ends in which ``exec`` failed because it was ending."""
 
 
 async def judge(runner: Runner, started: Started, outcome: Outcome, log: int) -> None:
@@ -34,6 +46,8 @@ async def judge(runner: Runner, started: Started, outcome: Outcome, log: int) ->
         return
     try:
         error = await _explain(runner, started, outcome)
+        if may_have_ended(error) and await _ends(runner, started.id):
+            error = ContainerNotRunningError(error.argv, error.status, error.message, error.log)
     except BaseException:  # cancelled, or the runtime could not be asked
         await undo.clear_failed(runner, started, log)
         raise
@@ -45,6 +59,8 @@ async def judge(runner: Runner, started: Started, outcome: Outcome, log: int) ->
 def _is_the_processs_own(status: int, pid: int, started: Started) -> bool:
     if started.detached:
         return status == 0
+    if status and started.names_no_program:  # crun has written its pid file by the time that its init finds out
+        return False
     if status < 0:  # the runtime was killed
         return False
     # A runtime in the foreground ends after its process; if that process lives, the runtime has crashed.
@@ -58,6 +74,23 @@ def _is_alive(pid: int, started: Started) -> bool:
     with process:
         found = procfs.stat(pid)
         return found is not None and found.state not in "ZX"
+
+
+async def _ends(runner: Runner, id: str) -> bool:
+    """Whether a container has ended, or does so within `ENDS_WITHIN`: its init may be dying for a while."""
+    try:
+        pid = (await runner.state(id)).pid
+        process = Pidfd.open(pid) if pid > 0 else None
+    except (ContainerNotFoundError, ProcessLookupError):
+        return True
+    except CommandError:
+        return False
+    if process is None:
+        return True
+    with process, anyio.move_on_after(ENDS_WITHIN):
+        await process.wait()
+        return True
+    return False
 
 
 async def _explain(runner: Runner, started: Started, outcome: Outcome) -> CommandError:
@@ -95,4 +128,8 @@ async def _ask(runner: Runner, started: Started, outcome: Outcome) -> CommandErr
     if started.names_no_program:
         reason = "args must not be empty: config.json names no program"
         return BundleError(outcome.argv, outcome.status, reason)
+    # A runtime that cannot open its log says so on stderr only. ``state`` changes nothing.
+    answer = await runner.ask(runner.global_options, ["state", started.id])
+    if answer.status and not answer.log:
+        return await runner.make_error(answer._replace(argv=outcome.argv))
     return None

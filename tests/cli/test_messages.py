@@ -246,6 +246,23 @@ def test_without_an_error_in_the_log_the_last_word_on_stderr_decides() -> None:
     assert failure(["runc", "state", "x"], 1, log=(), stderr=b"first\nlast\n\n").message == "last"
 
 
+@pytest.mark.parametrize(
+    "said",
+    [
+        "open /proc/self/fd/11: no such file or directory",  # runc
+        "open log file `/proc/self/fd/11`: No such file or directory",  # crun
+        "open /proc/self/fd/5: no such device or address",
+    ],
+)
+def test_a_launcher_that_closes_descriptors_is_blamed(said: str) -> None:
+    error = failure(["sudo", "runc", "list"], 1, log=(), stderr=said.encode())
+    assert type(error) is CommandError
+    assert error.message.startswith(
+        "the runtime did not get the descriptors of this call: what it is launched by closes"
+    )
+    assert said in error.message
+
+
 def test_silence_is_said_as_such() -> None:
     assert failure(["runc", "state", "x"], 7, log=()).message == "the runtime said nothing"
     assert failure(["runc", "state", "x"], -9, log=()).message == "the runtime was killed by signal 9"

@@ -6,7 +6,7 @@ SETUP := ./.ci/setup
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sandbox test test-matrix soak bench bench-dask lint docs dist clean
+.PHONY: help setup demo sandbox test test-oldest test-programs test-matrix unit soak bench bench-dask lint docs dist clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -15,30 +15,40 @@ setup: ## programs and a Python environment in .venv
 	@$(SETUP) programs
 	@$(SETUP) environment $(VENV)
 
-demo: setup ## real containers from a held descriptor
-	@$(PYTHON) examples/demo.py
+demo: ## real containers from a held descriptor
+	@$(SETUP) programs
+	@$(SETUP) environment $(VENV)-demo "" demo
+	@$(VENV)-demo/bin/python examples/demo.py
 
-sandbox: setup ## a code sandbox with a page, on loopback (OPTIONS="--port 8080 ...")
-	@$(SETUP) page $(VENV)
-	@exec $(PYTHON) examples/sandbox $(OPTIONS)
+sandbox: ## a code sandbox with a page, on loopback (OPTIONS="--port 8080 ...")
+	@$(SETUP) programs
+	@$(SETUP) environment $(VENV)-sandbox "" sandbox
+	@$(SETUP) page $(VENV)-sandbox
+	@exec $(VENV)-sandbox/bin/python examples/sandbox $(OPTIONS)
 
 # Debian packages of programs that the suite runs, besides those of the demo.
 TEST_PROGRAMS := curl iproute2 procps strace umoci
+RESULTS := .cache/results
+# Tests side by side, one process for each processor. A test that hangs ends its process, is named, and the others go on.
+SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist worksteal
 
-test: setup lint docs ## the whole suite, on the oldest and the newest Python found
+test: test-programs setup lint docs ## lint, documentation and the whole suite, on the newest Python found
+	@$(PYTHON) -m pytest $(SIDE_BY_SIDE) --junit-xml=$(RESULTS)/machine-newest.xml $(PYTEST)
+
+test-oldest: test-programs ## the whole suite, on the oldest supported Python found
+	@$(SETUP) environment $(VENV)-oldest "$$($(SETUP) python oldest)" test
+	@$(VENV)-oldest/bin/python -m pytest $(SIDE_BY_SIDE) --junit-xml=$(RESULTS)/machine-oldest.xml $(PYTEST)
+
+test-programs: setup
 	@$(SETUP) programs $(TEST_PROGRAMS)
-	@rm -f .cache/results/machine-*
 	@$(SETUP) page $(VENV) || true
 	@$(SETUP) browser
-	@failed=0; for python in $$($(SETUP) pythons); do \
-		venv=$(VENV)-$$($$python -c 'import sys; print("%d.%d" % sys.version_info[:2])') && \
-		$(SETUP) environment $$venv $$python && \
-		echo "== the suite under $$($$python --version)" && \
-		$$venv/bin/python -m pytest $(PYTEST) --junit-xml=.cache/results/machine-$${venv#$(VENV)-}.xml || failed=1; \
-	done; exit $$failed
+
+unit: setup ## the tests that need no container, no root and no runtime
+	@$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m unit $(PYTEST)
 
 test-matrix: setup ## the whole suite in a Debian sid root, on runc and crun, cgroup v1 and v2 (root; ten minutes)
-	@PYTEST="$(PYTEST)" $(PYTHON) tests/matrix/run.py $(LEGS)
+	@PYTEST="$(SIDE_BY_SIDE) $(PYTEST)" $(PYTHON) tests/matrix/run.py $(LEGS)
 
 soak: setup ## 10,000 short containers, 500 at once, 200 streams, 5,000 jobs on Dask, 1,000 cancelled calls of each kind: an hour
 	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STREAMS=200 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 \

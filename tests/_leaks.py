@@ -15,6 +15,7 @@ from runc_async._linux import fd_reserve
 
 from . import _reaper
 from ._reaper import SESSION, descendants, end_all, session_cgroups
+from ._slowness import SLOWNESS
 
 CGROUPS = Path(_reaper.CGROUPS)
 
@@ -86,7 +87,7 @@ class Census:
         return {kind: things for kind, things in left.items() if things}
 
 
-def assert_nothing_left(before: Census, *, scratch: Path, state_root: Path, patience: float = 2.0) -> None:
+def assert_nothing_left(before: Census, *, scratch: Path, state_root: Path, patience: float = SLOWNESS) -> None:
     """Fail with a list of what is left, after giving the kernel a moment to finish exits under way."""
     deadline = time.monotonic() + patience
     while True:

@@ -10,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from ._slowness import SLOWNESS
+
 USER = 54321
 BECOME = f"""
 import importlib, os, pkgutil, sys
 import anyio, runc_async, uvloop
+
 for module in pkgutil.walk_packages(runc_async.__path__, "runc_async."):
     if not module.name.startswith(("runc_async.__main__", "runc_async.contrib")):
         importlib.import_module(module.name)
@@ -37,6 +40,6 @@ def run_as_ordinary_user(
         pytest.skip("needs root, to become another user: run the suite as root")
     return subprocess.run(
         [sys.executable, "-c", f"{before}\n{BECOME}{textwrap.dedent(program)}", *arguments],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=60 * SLOWNESS, check=False,
         cwd=Path(__file__).parents[1], env={**os.environ, **(env or {})},
     )  # fmt: skip

@@ -23,6 +23,7 @@ from runc_async._linux import fd_reserve
 from ._cgroups import has_controller
 from ._leaks import SESSION, Census, assert_nothing_left, remove_folders_in_place_of_cgroups
 from ._reaper import fork_below_a_subreaper, worker_command
+from ._slowness import SLOWNESS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -35,6 +36,8 @@ EVENT_LOOPS = {
 RUNTIME = os.environ.get("RUNC_ASYNC_RUNTIME", "runc")
 CGROUP_KINDS = {"cgroup": "v1", "cgroup2": "v2"}
 
+HANGS_AFTER = 60
+"""Seconds; times `SLOWNESS`."""
 NO_UNIT = {"runtime_path", "rootfs"}
 """What asks for one of these fixtures needs a runtime, containers or root. ``-m unit`` is all else."""
 
@@ -46,6 +49,8 @@ def is_worker(config: pytest.Config) -> bool:
 
 def pytest_configure(config: pytest.Config) -> None:
     """The process that runs tests is below one that adopts orphans: this one, or each worker of pytest-xdist."""
+    if config.option.timeout is None:
+        config.option.timeout = HANGS_AFTER * SLOWNESS
     if workers := config.getoption("tx", None):
         config.option.tx = [f"{worker}//python={worker_command()}" for worker in workers]
     elif not config.option.collectonly and not is_worker(config):

@@ -33,6 +33,7 @@ from runc_async._linux.procfs import children
 from ._cgroups import VERSION_2, cgroup_file, has_controller
 from ._leaks import CGROUPS
 from ._ordinary import USER, run_as_ordinary_user
+from ._slowness import within
 from .cli.test_commands import sample, tables
 from .cli.test_options import LEFT_TO_EXTRA_ARGS
 from .process.test_environment import told
@@ -212,7 +213,7 @@ async def test_pause_resume_kill_all_delete(runc: Runc, running: str, container_
     await runc.resume(running)
     assert (await runc.state(running)).status == "running"
     await runc.kill(running, "KILL", all=True)
-    with anyio.fail_after(5):
+    with within(5):
         while (await runc.state(running)).status != "stopped":
             await anyio.sleep(0.02)
     await runc.delete(running)
@@ -450,7 +451,7 @@ def test_the_real_runtime_dies_with_its_supervisor_and_the_container_lives_on(
 
     async def ends(supervisor: subprocess.Popen[bytes]) -> str:
         runc = Runc(runtime_path, root=state_root)
-        with anyio.fail_after(20):
+        with within(20):
             while [state.status for state in await runc.list()] != ["running"]:
                 await anyio.sleep(0.01)
             (pid,) = children(supervisor.pid)

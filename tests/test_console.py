@@ -17,6 +17,8 @@ import pytest
 
 from runc_async import Console, ConsoleSocket, Runc, Subreaper
 
+from ._slowness import within
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from contextlib import AbstractAsyncContextManager
@@ -52,7 +54,7 @@ class Typist:
 
     async def sees_the_end(self) -> bytes:
         """All that comes until the end of the terminal."""
-        with anyio.fail_after(20):
+        with within(20):
             async for data in self.console:
                 self.screen += data
         return self.screen
@@ -268,7 +270,7 @@ class TestAttach:
                 await desk.person.types(b"exit 4\r")
 
             group.start_soon(type_and_look)
-            with anyio.fail_after(60):
+            with within(60):
                 assert await inside.console.attach(desk.terminal) is False
             assert desk.is_as_before()
             assert (await process.wait()).status == 4
@@ -279,7 +281,7 @@ class TestAttach:
             await desk.person.sees(rb"# ")
             desk.emulator.resize(20, 70)
             os.kill(os.getpid(), signal.SIGWINCH)  # the kernel sends it to the foreground group, which a test is not
-            with anyio.fail_after(60):
+            with within(60):
                 while inside.console.size() != (20, 70):
                     await anyio.lowlevel.checkpoint()
             group.cancel_scope.cancel()
@@ -297,7 +299,7 @@ class TestAttach:
                         await anyio.wait_all_tasks_blocked()
 
                 group.start_soon(leave)
-                with anyio.fail_after(60):
+                with within(60):
                     assert await inside.console.attach(desk.terminal) is True
             assert desk.is_as_before()
             await inside.console.send(b"\x15exit 3\n")  # Ctrl-U: forget what was typed of a line
@@ -344,7 +346,7 @@ class TestAttach:
                     await desk.emulator.aclose()
 
                 group.start_soon(hang_up)
-                with anyio.fail_after(60):
+                with within(60):
                     assert await inside.console.attach(terminal) is False
             os.close(terminal)
             os.close(desk.terminal)

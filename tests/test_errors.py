@@ -37,6 +37,7 @@ from runc_async import (
 from runc_async._cli.messages import failure, parse_log
 
 from ._leaks import CGROUPS
+from ._slowness import within
 from .conftest import EVENT_LOOPS
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ class Case:
         pidfd = os.pidfd_open((await self.runc.state(container)).pid)
         try:
             await self.runc.start(container)
-            with anyio.fail_after(10):
+            with within(10):
                 await anyio.wait_readable(pidfd)
         finally:
             os.close(pidfd)

@@ -17,6 +17,7 @@ import pytest
 
 from runc_async import IO, FileIO, InheritIO, NullIO, PipeIO, Runc, Stdio
 
+from ._slowness import within
 from ._streams import read_all
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ async def test_create_returns_when_the_runtime_exits_though_init_holds_the_strea
     make_io: Callable[[], IO | None], runc: Runc, make_bundle: Callable[..., Path], container_id: str
 ) -> None:
     io = make_io()
-    with anyio.fail_after(10):
+    with within(10):
         await runc.create(container_id, make_bundle("sleep", "1000"), io=io)
         assert (await runc.state(container_id)).status == "created"
         await runc.delete(container_id, force=True)

@@ -12,6 +12,8 @@ import pytest
 
 from runc_async.__main__ import main
 
+from ._slowness import SLOWNESS
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -37,7 +39,7 @@ def report(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, di
 
 def test_it_runs_a_container_with_the_real_runtime(runtime_path: Path) -> None:
     command = [sys.executable, "-m", "runc_async", "doctor", "--json", "--runtime", str(runtime_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60 * SLOWNESS)
     assert done.returncode == 0, done.stdout + done.stderr
     lines = {line["name"]: line for line in json.loads(done.stdout)["checks"]}
     assert list(lines) == CHECKS

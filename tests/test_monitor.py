@@ -19,6 +19,7 @@ import pytest
 from runc_async import Exit, Monitor, NullIO, Pidfd, Runc, Subreaper
 
 from ._reaper import descendants
+from ._slowness import within
 from .conftest import EVENT_LOOPS
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def reaping(runtime_path: Path, state_root: Path, monitor: Subreaper) -> Runc:
 
 async def zombies_gone(but: set[int] | None = None) -> None:
     """Wait until every ended child of this process was reaped by whom it concerns."""
-    with anyio.fail_after(5):
+    with within(5):
         while {pid for pid, (state, _) in descendants().items() if state == "Z"} - (but or set()):
             await anyio.sleep(0.01)
 
@@ -95,7 +96,7 @@ class TestSubreaper:
         await reaping.start(created)
         await reaping.kill(ran, "KILL")
         await zombies_gone()
-        with anyio.fail_after(5):
+        with within(5):
             for id in (created, ran):
                 while (await reaping.state(id)).status != "stopped":
                     await anyio.sleep(0.01)

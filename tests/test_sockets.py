@@ -25,6 +25,7 @@ from runc_async import (
 )
 
 from ._leaks import open_descriptors
+from ._slowness import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -187,7 +188,7 @@ class TestReceive:
 
             got = anyio.Event()
             group.start_soon(create)
-            with anyio.fail_after(10):
+            with within(10):
                 received.append(await sock.receive())
             got.set()
         stranger.close()
@@ -229,7 +230,7 @@ class TestFailures:
 
     async def failing(self, sock: ConsoleSocket, call: Callable[[], Any], expected: type[Exception]) -> None:
         async def receive() -> None:
-            with pytest.raises(expected), anyio.fail_after(10):
+            with pytest.raises(expected), within(10):
                 await sock.receive()
 
         async with anyio.create_task_group() as group:
@@ -269,7 +270,7 @@ class TestFailures:
             else:  # crun takes it, and never connects
                 expected = RuncError
                 await runc.delete(container_id, force=True)
-            with pytest.raises(expected), anyio.fail_after(10):
+            with pytest.raises(expected), within(10):
                 await sock.receive()
 
     async def test_a_call_that_is_cancelled(
@@ -283,7 +284,7 @@ class TestFailures:
                     await runc.create(container_id, make_bundle("true", terminal=True), console_socket=sock)
 
             group.start_soon(create)
-            with pytest.raises(RuncError, match="without connecting"), anyio.fail_after(10):
+            with pytest.raises(RuncError, match="without connecting"), within(10):
                 await sock.receive()
 
     async def test_a_stranger_who_says_nothing_does_not_hide_it(
@@ -320,7 +321,7 @@ class TestPidfdSocket:
                 with await sock.receive() as process:
                     assert process.pid == container.pid
                     process.send_signal(9)
-                    with anyio.fail_after(10):
+                    with within(10):
                         await process.wait()
                     assert (await container.state()).status == "stopped"
                 async with anyio.create_task_group() as group:

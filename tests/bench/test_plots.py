@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module", autouse=True)
 def fonts_are_open() -> None:
     """What matplotlib opens once and for ever is no leak of a test."""
-    pytest.importorskip("matplotlib", reason="matplotlib is missing: pip install runc-async[bench]")
+    pytest.importorskip("matplotlib", reason="matplotlib is missing: make setup")
     from . import plots
 
     plots.page([("", {"": Figure(1, 1, 1)})], plots.bars, 1).savefig(os.devnull, format="svg")

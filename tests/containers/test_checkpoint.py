@@ -28,6 +28,8 @@ from runc_async import (
     UnsupportedError,
 )
 
+from .._slowness import within
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
@@ -74,7 +76,7 @@ def hosts_network(spec: dict[str, Any]) -> None:
 async def number(runc: Runc, id: str, above: int = 0) -> int:
     """What the container has counted to, once that is more than another number."""
     pid = (await runc.state(id)).pid
-    with anyio.fail_after(10):
+    with within(10):
         while True:
             found = 0
             with suppress(OSError, ValueError):
@@ -120,7 +122,7 @@ def counting(runc: Runc, container_id: str, make_bundle: Callable[..., Path]) ->
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with anyio.fail_after(10):
+    with within(10):
         while not condition():
             await anyio.sleep(0.01)
 
@@ -150,7 +152,7 @@ class TestErrors:
 
     async def test_one_that_is_not_running(self, runc: Runc, container_id: str, counting: Any, tmp_path: Path) -> None:
         async with counting("exit 0"):
-            with anyio.fail_after(10):
+            with within(10):
                 while (await runc.state(container_id)).status != "stopped":
                     await anyio.sleep(0.01)
             with pytest.raises(ContainerNotRunningError):
@@ -258,7 +260,7 @@ class TestCancellation:
                 )
 
             group.start_soon(checkpoint)
-            with anyio.fail_after(10):
+            with within(10):
                 await anyio.wait_readable(reader)
             assert os.read(reader, 10) == b"\0"
             group.cancel_scope.cancel()
@@ -374,7 +376,7 @@ class TestOptions:
         async with counting(), await anyio.open_process(words, stdout=subprocess.DEVNULL, stderr=None) as server:
             await until(lambda: f":{port:04X} 00000000:0000 0A" in Path("/proc/net/tcp").read_text())
             await runc.checkpoint(container_id, image_path=tmp_path / "image", page_server=f"127.0.0.1:{port}")
-            with anyio.fail_after(10):
+            with within(10):
                 assert await server.wait() == 0
         assert list(pages.glob("pages-*.img"))
         assert not list((tmp_path / "image").glob("pages-*.img"))
@@ -408,7 +410,7 @@ class TestOptions:
                     group.cancel_scope.cancel()
 
             group.start_soon(checkpoint)
-            with anyio.fail_after(20):
+            with within(20):
                 await anyio.wait_readable(reader)
             assert os.read(reader, 10) == b"\0"
             reached = await number(runc, container_id)
@@ -464,7 +466,7 @@ class TestRestore:
                     )
 
                 group.start_soon(restore)
-                with anyio.fail_after(10):
+                with within(10):
                     while True:
                         with suppress(CommandError):
                             if (await runc.state(container_id)).status == "running":

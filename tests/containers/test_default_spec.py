@@ -19,6 +19,7 @@ from runc_async._bundle.default_spec import MASKED, READONLY
 
 from .._cgroups import VERSION_2, cgroup_file, needs_controllers
 from .._ordinary import USER, run_as_ordinary_user
+from .._slowness import within
 from .._streams import read_all
 
 if TYPE_CHECKING:
@@ -216,7 +217,7 @@ async def test_the_kernel_has_the_limits(started: Callable[..., Any], container_
 async def test_no_more_cpu_time_than_its_share(started: Callable[..., Any], container_id: str) -> None:
     needs_controllers("cpu")
     async with started(container_id, ["sh", "-c", "while :; do :; done"], cpus=0.1):
-        with anyio.fail_after(60):
+        with within(60):
             while "nr_throttled 0" in cgroup_file(container_id, "cpu.stat", "cpu.stat"):
                 await anyio.sleep(0.1)
 

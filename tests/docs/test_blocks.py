@@ -25,6 +25,7 @@ import pytest
 import runc_async
 
 from .._cgroups import needs_controllers
+from .._slowness import SLOWNESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -174,7 +175,7 @@ def test_the_shell_blocks_of_a_page(page: Path, tmp_path: Path) -> None:
             ["sh", "-eu", "-c", code], cwd=folder, env=environment, stdout=said, stderr=said, start_new_session=True
         )
         try:
-            assert shell.wait(timeout=60) == 0, (tmp_path / "said").read_text()
+            assert shell.wait(timeout=60 * SLOWNESS) == 0, (tmp_path / "said").read_text()
         finally:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(shell.pid, signal.SIGKILL)
@@ -189,7 +190,9 @@ def test_commands_for_several_hosts_have_the_flags_that_they_are_given() -> None
     for program, command, *arguments in lines:
         found = shutil.which(program, path=places)
         assert found is not None, program
-        help = subprocess.run([found, command, "--help"], capture_output=True, text=True, check=True, timeout=60).stdout
+        help = subprocess.run(
+            [found, command, "--help"], capture_output=True, text=True, check=True, timeout=60 * SLOWNESS
+        ).stdout
         assert [flag for flag in arguments if flag.startswith("--") and flag not in help] == []
 
 

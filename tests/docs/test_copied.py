@@ -16,6 +16,7 @@ from aiohttp.test_utils import TestClient, TestServer
 import runc_async
 
 from .._cgroups import needs_controllers
+from .._slowness import within
 from .test_blocks import LIMITS, ROOT, blocks
 
 if TYPE_CHECKING:
@@ -129,20 +130,20 @@ def copied(request: pytest.FixtureRequest) -> Callable[[Here], AbstractAsyncCont
     ids=["no output", "much output", "slow output"],
 )
 async def test_all_that_the_program_writes_comes_back(here: Here, copied: Any, command: str, output: bytes) -> None:
-    with anyio.fail_after(60):
+    with within(60):
         async with copied(here) as ask:
             assert await ask(command) == output
 
 
 async def test_two_at_once(here: Here, copied: Any) -> None:
-    with anyio.fail_after(60):
+    with within(60):
         async with copied(here) as ask:
             answers = await asyncio.gather(ask("sleep 0.5; echo one"), ask("sleep 0.5; echo two"))
             assert answers == [b"one\n", b"two\n"]
 
 
 async def test_nothing_is_left_of_a_client_that_leaves(here: Here, copied: Any) -> None:
-    with anyio.fail_after(60):
+    with within(60):
         async with copied(here) as ask:
             asking = asyncio.create_task(ask("echo begun; sleep 600"))
             while not any(state.status == "running" for state in await here.runc.list()):

@@ -15,6 +15,7 @@ import pytest
 
 from .._cgroups import needs_controllers
 from .._ordinary import USER, run_as_ordinary_user
+from .._slowness import SLOWNESS
 from ..conftest import EVENT_LOOPS
 from .test_blocks import ROOT, blocks
 
@@ -53,7 +54,7 @@ def test_as_root(
 ) -> None:
     needs_controllers("pids")  # `default_spec` limits processes by itself
     text = program(new_id(), runtime_path, rootfs, state_root, loop)
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60 * SLOWNESS, cwd=ROOT)
     assert (done.stdout, done.stderr) == (f"{SAID}\n", "")
 
 

@@ -9,6 +9,7 @@ import termios
 from typing import TYPE_CHECKING
 
 from .._cgroups import needs_controllers
+from .._slowness import SLOWNESS
 from .test_blocks import ROOT, all_blocks
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def test_a_shell_in_a_container(
         os.write(master, b"stty size; hostname\r")
         assert b"31 101\r\ncontainer\r\n" in read_until(master, b"container\r\n")
         os.write(master, b"exit 5\r")
-        assert shell.wait(timeout=60) == 5
+        assert shell.wait(timeout=60 * SLOWNESS) == 5
         assert termios.tcgetattr(slave) == settings
     finally:
         shell.kill()

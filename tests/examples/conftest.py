@@ -17,6 +17,7 @@ import pytest
 
 from .._cgroups import needs_controllers
 from .._leaks import SESSION
+from .._slowness import SLOWNESS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -44,7 +45,7 @@ class Sandbox:
         assert self.process.stdout is not None
         with self.process.stdout:
             output = self.process.stdout.read()
-        self.process.wait(timeout=20)
+        self.process.wait(timeout=20 * SLOWNESS)
         return output
 
 

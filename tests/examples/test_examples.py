@@ -21,6 +21,7 @@ import pytest
 
 from .._cgroups import needs_controllers
 from .._ordinary import USER, run_as_ordinary_user
+from .._slowness import SLOWNESS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,7 +44,7 @@ def example(name: str, *arguments: object, **keywords: Any) -> subprocess.Popen[
 
 def finished(process: subprocess.Popen[str], input: str | None = None) -> tuple[int, str]:
     """Its status and what it wrote."""
-    output, _ = process.communicate(input, timeout=60)
+    output, _ = process.communicate(input, timeout=60 * SLOWNESS)
     return process.returncode, output
 
 
@@ -156,7 +157,7 @@ class TestJobs:
         with open(master, "rb", buffering=0) as terminal, contextlib.suppress(OSError):  # EIO: nobody has it open
             while chunk := terminal.read(4096):
                 shown += chunk
-        assert process.wait(timeout=20) == 0
+        assert process.wait(timeout=20 * SLOWNESS) == 0
         output = shown.decode()
         assert output.index("0 of 1 done, 1 at work") < output.index("1 of 1 done, 0 at work")
         assert "succeeded" in output
@@ -241,7 +242,7 @@ class TestNoRuntime:
         unshare = ["unshare", "--mount", *([] if os.geteuid() == 0 else ["--map-root-user"]), "sh", "-c", script]
         program = [sys.executable, EXAMPLES / "no_runtime.py", depot, digest, rootfs, "--", "sh", "-c", "id -u; exit 4"]
         done = subprocess.run(
-            [*unshare, *map(str, program)], capture_output=True, text=True, env=ENVIRONMENT, timeout=60
+            [*unshare, *map(str, program)], capture_output=True, text=True, env=ENVIRONMENT, timeout=60 * SLOWNESS
         )
         assert done.returncode == 4, done.stderr
         told, uid = done.stdout.splitlines()

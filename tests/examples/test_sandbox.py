@@ -22,6 +22,7 @@ import pytest
 from runc_async import Runc, busybox_rootfs
 
 from .._cgroups import needs_controllers
+from .._slowness import SLOWNESS
 from .conftest import SANDBOX, Client, Sandbox, run_sandbox, text
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class TestRuns:
             seen: list[Any] = []
             samples: list[Any] = []
             while len(samples) < 2 and (runtime_name != "crun" or not seen or seen[-1]["state"] != "running"):
-                [run, *_] = json.loads((await live.receive(timeout=20)).data)["runs"]
+                [run, *_] = json.loads((await live.receive(timeout=20 * SLOWNESS)).data)["runs"]
                 if run["id"] == id:
                     seen.append(run)
                     samples += run["samples"]
@@ -106,7 +107,7 @@ class TestRuns:
             assert len({sample[0] for sample in samples}) == len(samples)  # each comes once
             await client.kill(id)
             while seen[-1]["state"] != "ended":
-                [run, *_] = json.loads((await live.receive(timeout=20)).data)["runs"]
+                [run, *_] = json.loads((await live.receive(timeout=20 * SLOWNESS)).data)["runs"]
                 seen.append(run)
         assert seen[-1]["reason"] == "killed"
 
@@ -264,7 +265,7 @@ class TestLimits:
     async def test_a_message_that_is_too_large(self, client: Client) -> None:
         async with client.socket("/live") as live:
             await live.send_bytes(b"x" * (65 << 10))
-            while (message := await live.receive(timeout=20)).type is aiohttp.WSMsgType.BINARY:
+            while (message := await live.receive(timeout=20 * SLOWNESS)).type is aiohttp.WSMsgType.BINARY:
                 pass
             assert live.close_code == 1009, message
 
@@ -321,7 +322,7 @@ class TestTerminal:
     async def said(self, terminal: Any, words: bytes) -> bytes:
         output = b""
         while words not in output:
-            message = await terminal.receive(timeout=20)
+            message = await terminal.receive(timeout=20 * SLOWNESS)
             assert message.type is aiohttp.WSMsgType.BINARY, (message, output)
             output += message.data
         return output
@@ -346,7 +347,7 @@ class TestTerminal:
                 await terminal.send_bytes(b"echo $((6 * 7))\n")
                 await self.said(terminal, b"42")
                 await terminal.send_bytes(b"exit\n")
-                while (await terminal.receive(timeout=20)).type is aiohttp.WSMsgType.BINARY:
+                while (await terminal.receive(timeout=20 * SLOWNESS)).type is aiohttp.WSMsgType.BINARY:
                     pass
                 assert terminal.close_code == 1000
             assert (await client.get(f"/runs/{id}"))["state"] != "ended"
@@ -363,7 +364,7 @@ class TestTerminal:
             await terminal.send_bytes(b"while ps | grep -q 'sleep 7[7]'; do :; done; echo gone $((6 * 7))\n")
             await self.said(terminal, b"gone 42")
             await client.kill(id)
-            while (await terminal.receive(timeout=20)).type is aiohttp.WSMsgType.BINARY:
+            while (await terminal.receive(timeout=20 * SLOWNESS)).type is aiohttp.WSMsgType.BINARY:
                 pass
             assert terminal.closed
 
@@ -377,7 +378,7 @@ class TestTerminal:
             await client.until(id, lambda run: run["state"] == "running")
             async with client.socket(f"/runs/{id}/terminal") as terminal:
                 await terminal.send_str(size)
-                while (await terminal.receive(timeout=20)).type is aiohttp.WSMsgType.BINARY:
+                while (await terminal.receive(timeout=20 * SLOWNESS)).type is aiohttp.WSMsgType.BINARY:
                     pass
                 assert terminal.close_code == 1008
         finally:
@@ -427,13 +428,13 @@ class TestItsEnd:
                     assert lines[-1]["reason"] == "the service stopped"
                     assert b"begun" in await logs.read()
                     while not live.closed:
-                        await live.receive(timeout=20)
+                        await live.receive(timeout=20 * SLOWNESS)
                     while not terminal.closed:
-                        await terminal.receive(timeout=20)
+                        await terminal.receive(timeout=20 * SLOWNESS)
                 output = await asyncio.to_thread(sandbox.ended)
             assert sandbox.process.returncode == 0, output
             assert "Traceback" not in output
-            assert time.monotonic() - begun < 20
+            assert time.monotonic() - begun < 20 * SLOWNESS
             assert self.containers(sandbox) == []
 
     async def test_aiohttps_clean_up_leaves_none_either(
@@ -479,7 +480,7 @@ class TestItsEnd:
 class TestItsStart:
     def said(self, *arguments: Any, **variables: str) -> str:
         process = run_sandbox(*arguments, **variables)
-        output, _ = process.communicate(timeout=30)
+        output, _ = process.communicate(timeout=30 * SLOWNESS)
         assert process.returncode == 1
         return output
 

@@ -9,11 +9,12 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-import anyio
 import pytest
 
 from runc_async import ContainerNotFoundError, Runc, RuncError
 from runc_async._linux.exit_status import kernel_keeps_statuses
+
+from .._slowness import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -102,7 +103,7 @@ async def test_while_sigchld_is_ignored_every_call_is_refused_with_what_to_do(
         lambda: runc.delete("missing"),
         runc.version,
     ]
-    with anyio.fail_after(10):
+    with within(10):
         for call in calls:
             with pytest.raises(
                 RuncError, match=r"SIGCHLD is ignored .* signal.signal\(signal.SIGCHLD, signal.SIG_DFL\)"

@@ -10,6 +10,8 @@ import pytest
 
 from runc_async._linux import cgroups
 
+from .._slowness import within
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -35,7 +37,7 @@ async def sleepers(runc: Runc, id: str) -> int:
 
 
 async def wait_for(runc: Runc, id: str, count: int) -> None:
-    with anyio.fail_after(20):
+    with within(20):
         while await sleepers(runc, id) != count:
             await anyio.sleep(0.01)
 

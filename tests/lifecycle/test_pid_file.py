@@ -12,6 +12,8 @@ from runc_async import Runc
 from runc_async._lifecycle import pid_file as pid_file_module
 from runc_async._lifecycle.pid_file import PidFile
 
+from .._slowness import within
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -26,7 +28,7 @@ async def test_the_callers_pid_file_is_there_while_the_container_runs(
     file.write_text("an old one")
     async with anyio.create_task_group() as group:
         group.start_soon(lambda: runc.run(container_id, make_bundle("sleep", "60"), pid_file=file))
-        with anyio.fail_after(20):
+        with within(20):
             while not file.read_text().isdigit():
                 await anyio.sleep(0.005)
         assert int(file.read_text()) == (await runc.state(container_id)).pid

@@ -1,8 +1,11 @@
-"""Runs the whole suite in the sid root, two legs at a time, and prints one table of all that ran.
+"""Runs the suite in the sid root, leg by leg, and prints one table of all that ran.
 
-python tests/matrix/run.py          the legs, then the table with what `make test` left in .cache/results
+python tests/matrix/run.py          the root, the legs, then the table with what `make test` left in .cache/results
+python tests/matrix/run.py root     makes the root and its Python environments alone
 python tests/matrix/run.py legs     the legs alone
 python tests/matrix/run.py table    the table alone
+
+What PYTEST holds is given to every leg.
 """
 
 from __future__ import annotations
@@ -11,7 +14,6 @@ import os
 import shlex
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from dataclasses import dataclass
@@ -21,11 +23,16 @@ from xml.etree import ElementTree
 PROJECT = Path(__file__).parents[2]
 SID = PROJECT / "tests/matrix/sid"
 RESULTS = PROJECT / ".cache/results"
-PYTHON = ".cache/venv-sid/bin/python"
-# Two legs at once never have the same runtime: it is the slower pairs that decide how long all takes.
-LEGS = [("crun", "v1"), ("runc", "v2"), ("crun", "v2"), ("runc", "v1")]
-AT_ONCE = 2
-LIMIT = 840  # seconds for one leg
+PYTHONS = ("3.14", "3.15")
+# The unit tests need no runtime and no cgroup: they run once for each Python.
+NO_UNIT = ("-m", "not unit")
+LEGS = {
+    "sid-crun-v1": ("crun", "v1", "3.14", ()),
+    "sid-runc-v2": ("runc", "v2", "3.15", ()),
+    "sid-crun-v2": ("crun", "v2", "3.15", NO_UNIT),
+    "sid-runc-v1": ("runc", "v1", "3.14", NO_UNIT),
+}
+LIMIT = 1500  # seconds for one leg
 COLUMNS = ("python", "runtime", "cgroup", "CRIU", "passed", "failed", "skipped", "seconds")
 
 
@@ -61,15 +68,15 @@ class Result:
         return [self.name, *(self.where.get(key, "-") for key in COLUMNS[:4]), *map(str, counts)]
 
 
-def run_leg(runtime: str, view: str) -> None:
+def run_leg(name: str) -> None:
     """One run of the suite; its output goes to a file, and to the terminal if it failed."""
-    name = f"sid-{runtime}-{view}"
+    runtime, view, python, options = LEGS[name]
     log = RESULTS / f"{name}.log"
     begun = time.monotonic()
     command = [
         SID, "run", view, "env", f"RUNC_ASYNC_RUNTIME={runtime}", "timeout", "--kill-after=10", str(LIMIT),
-        PYTHON, "-m", "pytest", "-q", "-p", "no:cacheprovider", f"--junit-xml=.cache/results/{name}.xml",
-        *shlex.split(os.environ.get("PYTEST", "")),
+        f"{environment(python)}/bin/python", "-m", "pytest", "-q", "-p", "no:cacheprovider", *options,
+        f"--junit-xml=.cache/results/{name}.xml", *shlex.split(os.environ.get("PYTEST", "")),
     ]  # fmt: skip
     with log.open("wb") as output:
         status = subprocess.run(command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode
@@ -83,34 +90,36 @@ def tail(log: Path) -> str:
     return "\n".join(log.read_text(errors="replace").splitlines()[-60:])
 
 
+def environment(python: str) -> str:
+    """Where the environment of one of `PYTHONS` is, as seen from the root."""
+    return f".cache/venv-sid-{python}"
+
+
+def make_root() -> None:
+    subprocess.run([SID, "make"], check=True)
+    for python in PYTHONS:
+        made = [SID, "run", "v2", ".ci/setup", "environment", environment(python), f"/usr/bin/python{python}", "test"]
+        subprocess.run(made, check=True)
+
+
 def run_legs() -> None:
-    """All legs, two at a time; a leg without a result file is missing from none of the counts: it counts as failed."""
+    """All legs. One without a result file is missing from none of the counts: it counts as failed."""
     RESULTS.mkdir(parents=True, exist_ok=True)
     for old in RESULTS.glob("sid-*"):
         old.unlink()
-    subprocess.run([SID, "make"], check=True)
-    environment = [SID, "run", "v2", ".ci/setup", "environment", ".cache/venv-sid", "/usr/bin/python3", "test"]
-    subprocess.run(environment, check=True)
-    waiting = list(reversed(LEGS))
-
-    def work() -> None:
-        while waiting:
-            run_leg(*waiting.pop())
-
-    workers = [threading.Thread(target=work) for _ in range(AT_ONCE)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
+    for name in LEGS:
+        run_leg(name)
 
 
 def main() -> int:
-    wanted = sys.argv[1:] or ["legs", "table"]
-    if "legs" in wanted:
-        try:
+    wanted = sys.argv[1:] or ["root", "legs", "table"]
+    try:
+        if "root" in wanted:
+            make_root()
+        if "legs" in wanted:
             run_legs()
-        except subprocess.CalledProcessError:  # it has said what is missing
-            print("matrix: the sid legs did not run", file=sys.stderr)
+    except subprocess.CalledProcessError:  # it has said what is missing
+        print("matrix: the sid legs did not run", file=sys.stderr)
     return table() if "table" in wanted else 0
 
 
@@ -118,7 +127,7 @@ def table() -> int:
     """Print what ran where, and what was skipped; 1 if anything failed or did not end."""
     results = [Result.read(file) for file in sorted(RESULTS.glob("*.xml"))]
     rows = [["run", *COLUMNS], *(result.row() for result in results)]
-    missing = [name for runtime, view in LEGS if not (RESULTS / f"{(name := f'sid-{runtime}-{view}')}.xml").exists()]
+    missing = [name for name in LEGS if not (RESULTS / f"{name}.xml").exists()]
     rows += [[name, *("-" * 4), "did not end", "1", "-", "-"] for name in missing]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     print()

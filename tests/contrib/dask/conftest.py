@@ -13,6 +13,7 @@ from runc_async import default_spec
 from runc_async.contrib.dask import ContainerPlugin, Containers, Job
 
 from ..._leaks import SESSION
+from ..._slowness import within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -44,7 +45,7 @@ async def cluster(scratch: Path, tmp_path: Path) -> AsyncIterator[LocalCluster]:
             n_workers=2, threads_per_worker=2, processes=False, asynchronous=True, dashboard_address="127.0.0.1:0"
         ) as cluster:
             yield cluster
-    with anyio.fail_after(5):
+    with within(5):
         while running() - before:
             await anyio.sleep(0.01)
 

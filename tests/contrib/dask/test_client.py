@@ -12,6 +12,7 @@ from runc_async import CommandError
 from runc_async.contrib.dask import Containers, Job, JobCancelledError, Output, Result
 
 from ..._cgroups import has_controller
+from ..._slowness import within
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -136,14 +137,14 @@ class TestFollow:
 class TestCancel:
     async def running(self, folder: Path) -> list[str]:
         """Wait until a container is there."""
-        with anyio.fail_after(10):
+        with within(10):
             while not (found := glob.glob(f"{folder}/workers/*/containers/*")):
                 await anyio.sleep(0.01)
         return found
 
     async def gone(self, folder: Path) -> None:
         """Wait until none is there."""
-        with anyio.fail_after(10):
+        with within(10):
             while glob.glob(f"{folder}/workers/*/containers/*") or glob.glob(f"{folder}/workers/*/bundles/*"):
                 await anyio.sleep(0.01)
 

@@ -16,6 +16,7 @@ from distributed import Client
 from runc_async.contrib.dask import ContainerPlugin, Containers, Job, Result
 
 from ..._leaks import SESSION, session_cgroups
+from ..._slowness import within
 from ._machines import machines, require_ip
 
 if TYPE_CHECKING:
@@ -59,7 +60,7 @@ def processes(id: str) -> list[str]:
 
 async def there(hosts: list[Machine], *, long: str) -> None:
     """Wait until each of these machines runs one of the long jobs."""
-    with anyio.fail_after(60):
+    with within(60):
         while not all(any(long in id for id in host.containers()) for host in hosts):
             await anyio.sleep(0.02)
 
@@ -87,16 +88,16 @@ async def test_every_job_has_one_result_whatever_becomes_of_the_machines(
             assert any(long in id for id in left)  # nobody was there to remove them
             assert any(processes(id) for id in left)
             boxed.kill()
-            with anyio.fail_after(10):
+            with within(10):
                 while any(processes(id) for id in boxed.containers()):
                     await anyio.sleep(0.02)
             boxed.start(*BOX)
             killed.start()
-            with anyio.fail_after(60):
+            with within(60):
                 while "containers of workers that were killed" not in killed.log:  # it says so when it has removed them
                     await anyio.sleep(0.05)
             assert not set(left) & set(killed.containers())
-            with anyio.fail_after(60):  # the scheduler gives up the other one, which goes on without it
+            with within(60):  # the scheduler gives up the other one, which goes on without it
                 while any(cut.address in worker for worker in (await client.scheduler.identity())["workers"]):
                     await anyio.sleep(0.1)
             cut.heal()

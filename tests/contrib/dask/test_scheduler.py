@@ -11,6 +11,8 @@ import pytest
 from runc_async.contrib.dask import Containers, JobLostError
 from runc_async.contrib.dask._job import PLUGIN
 
+from ..._slowness import within
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -25,7 +27,7 @@ pytestmark = pytest.mark.anyio
 async def place(cluster: LocalCluster, submitted: Submitted, but: str = "") -> Any:
     """Wait until a job has begun on some other worker, and give that worker."""
     entries = cluster.scheduler.plugins[PLUGIN]._entries
-    with anyio.fail_after(10):
+    with within(10):
         while submitted.key not in entries or entries[submitted.key].worker in ("", but):
             await anyio.sleep(0.01)
     return next(w for w in cluster.workers.values() if w.address == entries[submitted.key].worker)
@@ -44,7 +46,7 @@ async def test_a_lost_workers_job_runs_again_elsewhere(
         assert (await place(cluster, submitted, but=first.address)).address != first.address
         await outputs.aclose()
         await first.finished()  # the scheduler knows it no more: it closes, and its container is gone
-    with anyio.fail_after(10):
+    with within(10):
         while glob.glob(f"{tmp_path}/workers/*/containers/*"):
             await anyio.sleep(0.01)
 
@@ -58,7 +60,7 @@ async def test_no_more_often_than_it_may(
         second = await place(cluster, submitted, but=first.address)
         cluster.scale(3)
         await cluster.scheduler.remove_worker(second.address, stimulus_id="test")
-        with pytest.raises(JobLostError, match="2 of them"), anyio.fail_after(20):
+        with pytest.raises(JobLostError, match="2 of them"), within(20):
             await submitted.result()
 
 
@@ -114,7 +116,7 @@ async def test_jobs_wait_for_a_worker_that_can_run_them(
     with containers.submit(job("exit 3")) as submitted:
         await anyio.sleep(0.1)
         cluster.scale(3)
-        with anyio.fail_after(20):
+        with within(20):
             assert (await submitted.result()).status == 3
 
 
@@ -124,6 +126,6 @@ async def test_nothing_is_kept_of_a_job_that_is_over(
     plugin = cluster.scheduler.plugins[PLUGIN]
     async with containers.results([job("true") for _ in range(5)] + [job("sleep 60", timeout=0.2)]) as results:
         assert len([result async for result in results]) == 6
-    with anyio.fail_after(5):
+    with within(5):
         while plugin._entries or plugin._changes:
             await anyio.sleep(0.01)

@@ -15,6 +15,7 @@ from runc_async.contrib.dask import ContainerPlugin, Containers, Result
 from runc_async.contrib.dask._job import PLUGIN
 
 from ..._cgroups import needs_controllers
+from ..._slowness import within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -80,7 +81,7 @@ async def test_resources_place_jobs(
 async def test_a_new_worker_is_prepared(containers: Containers, cluster: LocalCluster, tmp_path: Path) -> None:
     cluster.scale(3)
     await cluster
-    with anyio.fail_after(10):
+    with within(10):
         while len(glob.glob(f"{tmp_path}/workers/worker-*")) < 3:
             await anyio.sleep(0.01)
 
@@ -104,7 +105,7 @@ async def test_a_worker_that_closes_removes_its_containers(
     containers: Containers, cluster: LocalCluster, job: Callable[..., Job], tmp_path: Path
 ) -> None:
     with containers.submit(job("sleep 60", reruns=0)):
-        with anyio.fail_after(10):
+        with within(10):
             while not glob.glob(f"{tmp_path}/workers/*/containers/*"):
                 await anyio.sleep(0.01)
         for worker in list(cluster.workers.values()):

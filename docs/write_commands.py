@@ -25,18 +25,20 @@ RECORDED = PROJECT / "tests/data/runtimes"
 BEGINNING = """\
 # Commands, flags and errors, runtime by runtime
 
-This page is written by `docs/write_commands.py` from the package's own tables and from what the runtimes say of
-themselves; a test compares both.
+Look up here which runtime has which command and flag, and which class of error each failure raises.
+`docs/write_commands.py` writes this page from the package's tables and from what the runtimes print; a test compares
+both.
 
 ## Commands and flags
 
-Every command of the runtime is a method of `Runc`, and every flag a keyword of it: dashes as underscores. How many
-flags each runtime has in its help, of those that `runc_async` knows; a dash is a command that it does not have. This
-crun 1.8.1 was built without CRIU.
+Every command of the runtime is a method of `Runc`, and every flag a keyword of that method, with dashes as underscores.
+The table counts the flags that `runc_async` knows, and those of them that each runtime has in its help. A dash means
+that the runtime has no such command. The crun 1.8.1 of this table was built without CRIU.
 
 """
 MIDDLE = """
-What only some of them have. A flag that a runtime lacks is an `UnsupportedError` that names the flag and the version.
+These flags exist in some of the runtimes only. If your runtime lacks one, you get an `UnsupportedError` that names the
+flag and the version.
 
 """
 NOTES = """

@@ -147,7 +147,7 @@ WITH_SHELL = [page for page in PAGES if SHELL.search(page.read_text())]
 
 @pytest.mark.parametrize("page", WITH_SHELL, ids=lambda page: str(page.relative_to(ROOT)))
 def test_the_shell_blocks_of_a_page(page: Path, tmp_path: Path) -> None:
-    """In one shell, in a directory that has ``examples`` in it. Of what ``make`` is to do the name alone is checked."""
+    """In one shell, in a directory that has ``examples`` in it. Of ``make`` and ``pip`` the names alone are checked."""
     code = "\n".join(found["code"] for found in SHELL.finditer(page.read_text()) if not found["apart"])
     for program in ("curl", "openssl"):
         if program in code and shutil.which(program) is None:
@@ -163,6 +163,7 @@ def test_the_shell_blocks_of_a_page(page: Path, tmp_path: Path) -> None:
     for name, script in (
         ("python", f'exec "{sys.executable}" "$@"'),
         ("make", f'for target; do grep -q "^$target:" "{ROOT}/Makefile" || exit 1; done'),
+        ("pip", f'test "$1" = install && grep -q "^name = \\"$2\\"" "{ROOT}/pyproject.toml"'),
     ):
         (programs / name).write_text(f"#!/bin/sh\n{script}\n")
         (programs / name).chmod(0o755)

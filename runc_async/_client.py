@@ -8,12 +8,14 @@ import re
 import signal as signals
 import time
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast, overload
 
 import anyio
 
 from ._cli import criu_log
-from ._cli.command_line import command_line, global_options, signal_argument
+from ._cli.command_line import call_line, command_line, global_options, signal_argument
+from ._cli.dialects import DIALECTS
 from ._cli.flags import path_argument
 from ._cli.options import (
     CheckpointOptions,
@@ -28,13 +30,14 @@ from ._cli.validation import named, written
 from ._errors import CommandError, DecodeError
 from ._executor import Executor, PathExecutor
 from ._lifecycle.call import CREATE, EXEC, RESTORE, RUN, StartCall
+from ._lifecycle.dialect import DialectFinder
 from ._lifecycle.events import stream_events
 from ._lifecycle.exec_process import build_exec, read_container_process
 from ._lifecycle.runner import Runner, decode_output
-from ._lifecycle.start import start
+from ._lifecycle.start import check_arguments, start
 from ._lifecycle.undo import delete
 from ._linux.signals import signal_number
-from ._models import ContainerState, Features, TopResults, Version, parse_top, parse_version
+from ._models import CompletedProcess, ContainerState, Features, TopResults, Version, parse_top, parse_version
 from ._monitor import Monitor
 from ._process import environment
 from ._process.process import Settings
@@ -87,6 +90,8 @@ class Runc:
     :param monitor: who waits for the ends of detached containers; see `Subreaper`.
     :param cleanup_timeout: seconds that a cancelled call may take to leave nothing behind, before it kills the
         runtime outright.
+    :param dialect: how the runtime talks: ``"runc"``, ``"crun"``, ``"runsc"`` (gVisor) or ``"youki"``. None asks it for
+        its version once, with the first call that needs to know; an unknown runtime is treated as runc, and logged.
     :param trace: called with a `Call` whenever a runtime process has ended and was reaped, in the task that waited for
         it, so that context variables (a tracer's current span) are the caller's. It must not block. What it raises
         is logged.
@@ -117,6 +122,7 @@ class Runc:
         monitor: Monitor | None = None,
         cleanup_timeout: float = 5.0,
         trace: Callable[[Call], object] | None = None,
+        dialect: str | None = None,
     ) -> None:
         if not isinstance(cast("object", setpgid), bool):
             raise TypeError(f"setpgid must be bool, not {type(setpgid).__name__}")
@@ -124,6 +130,8 @@ class Runc:
             raise ValueError(f"cleanup_timeout must be a positive number of seconds, not {cleanup_timeout!r}")
         if not isinstance(cast("object", monitor), Monitor | None):
             raise TypeError(f"monitor must be a Monitor, not {type(monitor).__name__}")
+        if dialect is not None and dialect not in DIALECTS:
+            raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, not {dialect!r}")
         if trace is not None and not callable(trace):
             raise TypeError(f"trace must be callable, not {type(trace).__name__}")
         if extra_root := next((word for word in extra_args if word == "--root" or word.startswith("--root=")), None):
@@ -155,6 +163,7 @@ class Runc:
             client=object(),
             systemd_cgroup=systemd_cgroup,
             rootless=rootless,
+            finder=DialectFinder(None if dialect is None else DIALECTS[dialect]),
         )
         self.monitor = monitor
         """The monitor of detached containers' ends; None watches their pidfds only."""
@@ -251,16 +260,18 @@ class Runc:
         :raises UnsupportedError: the runtime has no ``events`` (crun).
         :raises DecodeError: a line is no event; by the iterator.
         """
-        line = command_line("events", {"interval": interval}, positional=[id], extra_args=extra_args)
-        return stream_events(self._runner, id, line)
+        command_line("events", {"interval": interval}, positional=[id], extra_args=extra_args)  # refuses at once
+        return stream_events(self._runner, id, interval, extra_args)
 
     async def version(self, *, extra_args: Sequence[str] = ()) -> Version:
         """The runtime's name, version, commit and specification (``--version``)."""
         outcome = await self._runner.version(extra_args)
         try:
-            return parse_version(outcome.stdout.decode(errors="replace"))
+            version = parse_version(outcome.stdout.decode(errors="replace"))
         except ValueError as exc:
             raise DecodeError(outcome.argv, outcome.stdout, str(exc)) from exc
+        self._runner.finder.learn(self._runner, version)
+        return version
 
     async def features(self, *, extra_args: Sequence[str] = ()) -> Features:
         """What the runtime was built with (``runc features``; OCI specification, features document).
@@ -268,6 +279,31 @@ class Runc:
         :raises UnsupportedError: the runtime is older than runc 1.1 or crun 1.8.6.
         """
         return decode_output(Features, await self._runner.run("features", extra_args=extra_args))
+
+    async def call(
+        self,
+        command: str,
+        *words: str,
+        options: Mapping[str, object] = MappingProxyType({}),
+        extra_args: Sequence[str] = (),
+    ) -> CompletedProcess:
+        """Run a command of the runtime that has no method here, such as ``mounts`` of crun or ``debug`` of runsc.
+
+        :param command: its name.
+        :param words: what follows its flags: ``await runc.call("mounts", "add", id, "mounts.json")``.
+        :param options: its flags by keyword, dashes as underscores. True is a switch, None and False are absent, a
+            sequence repeats the flag, anything else is its value. Flags of commands that have a method are checked as
+            by the method.
+        :param extra_args: further arguments, put after the flags.
+        :returns: what it printed. Its status is 0; a failure raises.
+        :raises UnsupportedError: the runtime has no such command or flag.
+        :raises ValueError: the command starts a container or a process: it has a method.
+
+        Cancelled, it is killed.
+        """
+        given = {name: value for name, value in options.items() if value is not False}
+        outcome = await self._runner.run(command, given, words, extra_args, build_line=call_line)
+        return CompletedProcess(args=[*outcome.argv], status=0, stdout=outcome.stdout, stderr=outcome.stderr)
 
     # -- a container's life ------------------------------------------------------------------------------
 
@@ -392,18 +428,25 @@ class Runc:
         Cancelled, it kills the process.
         """
         options = pick(ExecOptions, locals())
-        words, files, rest = build_exec(process, options, read_container_process(self._runner, id), extra_args)
-        call = StartCall(
-            EXEC,
-            id,
-            io=io,
-            preserve_fds=preserve_fds,
-            extra_args=extra_args,
-            options=rest,
-            detach=detach,
-            words=words,
-            files=files,
-        )
+
+        def make_call() -> StartCall:
+            words, files, rest = build_exec(process, options, read_container_process(self._runner, id), extra_args)
+            return StartCall(
+                EXEC,
+                id,
+                io=io,
+                preserve_fds=preserve_fds,
+                extra_args=extra_args,
+                options=rest,
+                detach=detach,
+                words=words,
+                files=files,
+            )
+
+        call = make_call()
+        check_arguments(call)
+        if await self._runner.find_dialect():  # where the container's own process is read from depends on it
+            call = make_call()
         return await start(self._runner, call, task_status=task_status)
 
     async def kill(

@@ -17,7 +17,6 @@ from ._container_process import ContainerProcess
 from ._errors import CommandError, ContainerNotFoundError, ContainerNotRunningError
 from ._eventloop.groups import unwrap
 from ._eventloop.shield import at_checkpoints_only, shielded
-from ._executor import name_runtime
 from ._io import OutputCollector, PipeIO, feed
 from ._lifecycle import undo
 from ._lifecycle.call import EXEC, StartCall
@@ -304,7 +303,7 @@ class Container(Generic[AnyIO_co]):
         """Make a cgroup for an ``exec``, if there can be one, and kill what is in it on leaving; see `ExecCgroup`."""
         cgroup = None
         if self._process is not None and options.get("cgroup") is None:
-            cgroup = ExecCgroup.make(self._process, name_runtime(self._runner.settings.executor))
+            cgroup = ExecCgroup.make(self._process, self._runner.dialect.name)
         if cgroup is None:
             yield options, None
             return

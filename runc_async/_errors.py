@@ -76,8 +76,8 @@ class CommandError(RuncError):
     """The runtime ran and reported failure.
 
     :ivar argv: the command line, the runtime's name first, without the values of ``--env``.
-    :ivar status: the exit status of the runtime; ``-N`` when signal N ended it; 0 if it was not even started, since it
-        is known not to have the command or flag, or if it started nothing and reported success.
+    :ivar status: the exit status of the runtime; ``-N`` when signal N ended it; 1 if it was not even started, since it
+        is known that it would fail; 0 if it started nothing and reported success.
     :ivar message: the runtime's own sentence, without time stamps, control characters written as escapes.
     :ivar log: the parsed entries of the runtime's log.
     """

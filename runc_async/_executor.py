@@ -308,6 +308,44 @@ class PinnedExecutor(Executor):
             self._closed = True
 
 
+Identity = tuple[tuple[str, ...], int, int, int, int]
+"""What tells an executable from others, and from what is at its place later."""
+
+
+def identify_executable(executor: Executor) -> Identity | None:
+    """Identify what an executor executes; None for a file in memory, or if the file is missing.
+
+    :raises ExecutorError: there is nothing to execute.
+    """
+    executable = executor.executable()
+    try:
+        status = os.stat(executable.path or "") if executable.fd is None else os.fstat(executable.fd)
+    except OSError:
+        return None
+    finally:
+        if executable.fd is not None:
+            os.close(executable.fd)
+    if not status.st_nlink:
+        return None
+    return executable.argv, status.st_dev, status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def is_sealed(executor: Executor) -> bool:
+    """Whether an executor executes a file in memory that nobody can write.
+
+    :raises ExecutorError: there is nothing to execute.
+    """
+    fd = executor.executable().fd
+    if fd is None:
+        return False
+    try:
+        return bool(fcntl.fcntl(fd, fcntl.F_GET_SEALS) & fcntl.F_SEAL_WRITE)
+    except OSError:  # a file of a file system that knows no seals
+        return False
+    finally:
+        os.close(fd)
+
+
 def name_runtime(executor: Executor) -> str:
     """Say under which name an executor runs the runtime: ``runc``, ``crun``.
 

@@ -500,3 +500,47 @@ async def main(runtime, home):
 
 anyio.run(main, *sys.argv[1:])
 """
+
+
+# -- commands without a method -----------------------------------------------------------------------------
+
+
+@pytest.mark.anyio
+async def test_any_command_can_be_called(runc: Runc, running: str) -> None:
+    done = await runc.call("state", running)
+    assert (done.status, done.stderr) == (0, b"")
+    assert json.loads(done.stdout)["id"] == running
+    assert done.args[-2:] == ["state", running]
+    assert (await runc.call("list", options={"quiet": True})).stdout.split() == [running.encode()]
+
+
+@pytest.mark.anyio
+async def test_a_command_that_fails_raises_the_usual_errors(runc: Runc) -> None:
+    with pytest.raises(ContainerNotFoundError):
+        await runc.call("state", "no-such-container")
+    with pytest.raises(UnsupportedError, match="has no command frobnicate"):
+        await runc.call("frobnicate", "x", options={"deep": True})
+    with pytest.raises(UnsupportedError, match="has no flag --frob"):
+        await runc.call("state", "x", extra_args=["--frob"])
+    with pytest.raises(ValueError, match="run starts something: use the method run"):
+        await runc.call("run", "x")
+
+
+@pytest.mark.anyio
+async def test_mounts_of_crun_are_added_and_removed(
+    runc: Runc, runtime_name: str, running: str, tmp_path: Path
+) -> None:
+    if runtime_name != "crun":
+        with pytest.raises(UnsupportedError, match="has no command mounts"):
+            await runc.call("mounts", "add", running, "/x")
+        return
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here/file").write_text("seen")
+    mounts = tmp_path / "mounts.json"
+    mounts.write_text(json.dumps([
+        {"destination": "/tmp/added", "type": "bind", "source": str(tmp_path / "here"), "options": ["bind"]},
+    ]))  # fmt: skip
+    await runc.call("mounts", "add", running, str(mounts))
+    assert await runc.exec(running, ["grep", "-q", "seen", "/tmp/added/file"]) == 0
+    await runc.call("mounts", "remove", running, str(mounts))
+    assert await runc.exec(running, ["test", "-e", "/tmp/added/file"]) == 1

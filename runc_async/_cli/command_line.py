@@ -30,19 +30,14 @@ if TYPE_CHECKING:
 __all__ = ["call_line", "command_line", "global_options", "signal_argument"]
 
 
-def signal_argument(value: int | signals.Signals | str, dialect: Dialect = RUNC) -> str:
+def signal_argument(value: int | signals.Signals | str) -> str:
     """Write a signal as the runtime's ``kill`` takes it: as a number, since each runtime knows other names.
 
     :param value: as for `signal_number`; or 0, which is not sent, but fails where a signal would.
-    :param dialect: how the runtime talks.
     :raises TypeError: it is neither int nor str.
     :raises ValueError: there is no such signal.
-    :raises UnsupportedError: the runtime cannot send it.
     """
-    number = 0 if type(value) is int and value == 0 else signal_number(value)
-    if not dialect.least_signal <= number <= dialect.greatest_signal:
-        raise UnsupportedError((dialect.name, "kill"), 0, f"{dialect.name} kill cannot send signal {value}")
-    return str(number)
+    return "0" if type(value) is int and value == 0 else str(signal_number(value))
 
 
 def _options(command: Command, options: Mapping[str, object], dialect: Dialect) -> list[str]:
@@ -68,7 +63,12 @@ def _options(command: Command, options: Mapping[str, object], dialect: Dialect) 
 
 def _refuse_lacking(dialect: Dialect, command: str, flag: str = "") -> None:
     if sentence := dialect.lacks(command, flag):
-        raise UnsupportedError((dialect.name, command), 0, sentence)
+        raise UnsupportedError((dialect.name, command), 1, sentence)
+
+
+def _refuse_signal(dialect: Dialect, signal: str) -> None:
+    if signal.isdecimal() and not dialect.least_signal <= int(signal) <= dialect.greatest_signal:
+        raise UnsupportedError((dialect.name, "kill"), 1, f"{dialect.name} kill cannot send signal {signal}")
 
 
 def _extra(extra_args: Sequence[str]) -> list[str]:
@@ -137,6 +137,8 @@ def command_line(
     table = COMMANDS[command]
     flags, words = _options(table, options, dialect), _arguments(table, positional)
     _refuse_lacking(dialect, command)
+    if command == "kill" and len(words) > 1:
+        _refuse_signal(dialect, words[1])
     words = [command, *flags, *_extra(extra_args), *words]
     if command == "exec":
         whole = options.get("process") is not None
@@ -151,17 +153,18 @@ def command_line(
 
 def call_line(
     command: str,
-    words: Sequence[str],
-    options: Mapping[str, object] = {},
+    options: Mapping[str, object],
+    *,
+    positional: Sequence[str] = (),
     extra_args: Sequence[str] = (),
     dialect: Dialect = RUNC,
 ) -> list[str]:
     """The arguments of any command, also one that the tables do not know.
 
     :param command: its name.
-    :param words: what follows its flags.
     :param options: keyword to value. Flags that the tables know are checked and written as in `command_line`. Of other
         flags True is a switch, None and False are absent, a sequence repeats the flag, and anything else is a value.
+    :param positional: what follows the flags.
     :param extra_args: further arguments, put after the flags.
     :param dialect: how the runtime talks.
     :raises TypeError: a value of the wrong type.
@@ -173,12 +176,12 @@ def call_line(
     if command in STARTING:
         raise ValueError(f"{command} starts something: use the method {command}")
     if command in COMMANDS:
-        return command_line(command, options, positional=words, extra_args=extra_args, dialect=dialect)
+        return command_line(command, options, positional=positional, extra_args=extra_args, dialect=dialect)
     table = FURTHER_COMMANDS.get(command, make_command(command, arguments=(0, None)))
     flags = {keyword: _guess_flag(keyword, value) for keyword, value in options.items()}
     table = replace(table, flags={**flags, **table.flags})
     given = {keyword: value for keyword, value in options.items() if value is not False}
-    arguments = _arguments(table, words) if command in FURTHER_COMMANDS else _words(command, words)
+    arguments = _arguments(table, positional) if command in FURTHER_COMMANDS else _words(command, positional)
     return [command, *_options(table, given, RUNC), *_extra(extra_args), *arguments]
 
 

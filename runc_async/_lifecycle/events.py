@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
+from .._cli.command_line import command_line
 from .._errors import CommandError, DecodeError
 from .._eventloop.detect import clock
 from .._eventloop.readable import Watch
@@ -41,12 +42,13 @@ LAST_WORDS = 0.25
 
 @contextlib.asynccontextmanager
 @at_checkpoints_only
-async def stream_events(runner: Runner, id: str, line: Sequence[str]) -> AsyncGenerator[AsyncIterator[Event]]:
-    """Run ``events`` and give its events until the container's init has ended; on leaving, kill the runtime process.
-
-    :param line: the command line from the command on.
-    """
+async def stream_events(
+    runner: Runner, id: str, interval: float, extra_args: Sequence[str]
+) -> AsyncGenerator[AsyncIterator[Event]]:
+    """Run ``events`` and give its events until the container's init has ended; on leaving, kill the runtime process."""
     state = await runner.state(id)
+    options = {"interval": interval}
+    line = command_line("events", options, positional=[id], extra_args=extra_args, dialect=runner.dialect)
     with contextlib.ExitStack() as stack:
         init = None
         if state.pid > 0:

@@ -4,37 +4,43 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from .._cli import quirks
 from .._cli.command_line import command_line
+from .._cli.dialects import RUNC, find_dialect
 from .._cli.messages import failure, parse_log
-from .._errors import CommandError, DecodeError, RuncError, UnsupportedError
+from .._errors import CommandError, ContainerNotFoundError, DecodeError, RuncError, UnsupportedError
 from .._eventloop.shield import at_checkpoints_only, shielded
 from .._executor import PinnedExecutor, name_runtime
 from .._linux.cgroup_paths import container_cgroups
 from .._linux.ownership import check_private
 from .._models import ContainerState, Event, Stats, decode, parse_version
 from .._process import capture
+from .._process.capture import Outcome
 from .._process.child_fds import Leases
 from .._process.environment import environment
 from .._process.memfile import memory_file, read_log
+from .dialect import DialectFinder, check_exact_id
 from .remnants import sweep_cgroups
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Mapping, Sequence
+    from collections.abc import Callable, Generator, Mapping, Sequence
 
+    from .._cli.dialects import Dialect
     from .._linux.descriptors import Descriptor
     from .._monitor import Monitor
-    from .._process.capture import OnCancel, Outcome
+    from .._process.capture import OnCancel
     from .._process.process import Settings
 
 __all__ = ["Runner", "decode_output"]
 
 T = TypeVar("T")
+
+DESTRUCTIVE = frozenset({"delete", "kill"})
+"""Commands that must not reach another container than the one that is meant."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,6 +56,7 @@ class Runner:
     :ivar client: whose calls these are, for `environment`.
     :ivar systemd_cgroup: whether systemd makes the cgroups.
     :ivar rootless: as given to the runtime; None is its own choice.
+    :ivar finder: finds how the runtime talks.
     """
 
     settings: Settings
@@ -61,6 +68,7 @@ class Runner:
     client: object
     systemd_cgroup: bool = False
     rootless: bool | None = None
+    finder: DialectFinder = field(default_factory=lambda: DialectFinder(None))
 
     # -- any command -------------------------------------------------------------------------------------
 
@@ -75,12 +83,14 @@ class Runner:
         files: Mapping[str, bytes] = {},
         descriptors: Mapping[str, Descriptor] = {},
         on_cancel: OnCancel = "kill",
+        build_line: Callable[..., list[str]] = command_line,
     ) -> Outcome:
         """Run a command that starts nothing that outlives it, and capture its output.
 
         :param files: keyword to the content of a file that the runtime reads.
         :param descriptors: keyword to a descriptor that the runtime gets.
         :param on_cancel: how a cancellation ends the runtime process.
+        :param build_line: `command_line`, or `call_line` for any command.
         :raises CommandError: the runtime failed.
         :raises DecodeError: it printed more than is captured.
         """
@@ -90,7 +100,21 @@ class Runner:
                 **{name: path_of(leases, name, content) for name, content in files.items()},
                 **{name: leases.keep(leases.lease(what, name)) for name, what in descriptors.items()},
             }
-            line = command_line(command, given, positional=positional, extra_args=extra_args)
+
+            def build() -> list[str]:
+                return build_line(command, given, positional=positional, extra_args=extra_args, dialect=self.dialect)
+
+            line = build()
+            # Only now: wrong arguments are refused before anything is started. Of the other commands each runtime
+            # refuses by itself what it cannot do, and it does no harm.
+            if command in DESTRUCTIVE and await self.find_dialect():
+                line = build()
+            try:
+                check_exact_id(self, command, positional)
+            except ContainerNotFoundError as error:
+                if options.get("force"):
+                    return Outcome(error.argv, 0)
+                raise
             outcome = await capture.run(
                 self.settings, self.build_arguments(leases, log, line), self.build_environment(), leases, log, on_cancel
             )
@@ -138,6 +162,21 @@ class Runner:
             finally:
                 if users_log is not None:
                     os.write(users_log, read_log(log))
+
+    async def find_dialect(self) -> bool:
+        """Find how the runtime talks, if it is not known yet.
+
+        :returns: whether `dialect` is another one now.
+        """
+        before = self.dialect
+        if self.finder.found is None:
+            await self.finder.find(self)
+        return self.dialect is not before
+
+    @property
+    def dialect(self) -> Dialect:
+        """How the runtime talks. As long as nobody has asked it, its name decides."""
+        return self.finder.found or find_dialect(name_runtime(self.settings.executor)) or RUNC
 
     # -- what several callers ask ------------------------------------------------------------------------
 
@@ -189,10 +228,8 @@ class Runner:
 
     def state_directory(self, id: str) -> str | None:
         """Say where the runtime keeps the state of a container; None if only the runtime knows its root."""
-        root = self.root
-        if root is None:
-            root = quirks.default_root(name_runtime(self.settings.executor), os.geteuid(), os.environ)
-        return None if root is None else os.path.join(root, id)
+        root = self.root or self.dialect.default_root(os.environ, os.geteuid())
+        return None if root is None else self.dialect.state_paths(root, id)[0]
 
     def locate_cgroups(self, id: str, cgroups_path: str | None) -> Sequence[str]:
         """Say which cgroups a container would have.
@@ -202,7 +239,7 @@ class Runner:
         return container_cgroups(
             id,
             cgroups_path,
-            name_runtime(self.settings.executor),
+            self.dialect.name,
             systemd_cgroup=self.systemd_cgroup,
             rootless=self.rootless,
         )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio
 
 from .._cli.command_line import command_line
+from .._cli.dialects import RUNC
 from .._cli.flags import path_argument
 from .._cli.validation import named
 from .._errors import RuncError
@@ -24,21 +25,22 @@ from .._sockets import RuntimeSocket
 from . import remnants, undo, verdict
 from .call import Started
 from .config import read_config
+from .dialect import check_exact_id, check_executor, check_free_id
 from .pid_file import PidFile
 from .runner import path_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Generator, Sequence
+    from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
 
     from anyio.abc import TaskStatus
 
+    from .._cli.dialects import Dialect
     from .._linux.pidfd import Pidfd
-    from .._process.child_fds import Leases
     from .call import StartCall
     from .config import Config
     from .runner import Runner
 
-__all__ = ["Launched", "launch", "start"]
+__all__ = ["Launched", "check_arguments", "launch", "start"]
 
 
 class Launched:
@@ -140,11 +142,16 @@ async def launch(runner: Runner, call: StartCall) -> AsyncGenerator[Launched]:
         leases, log = stack.enter_context(runner.open_descriptors(call.preserve_fds))
         pid_file = _open_pid_file(runner, call, folder)
         stack.callback(pid_file.close)
-        line, flags = _build_line(call, leases, pid_file)
+        inner_pid_file = os.path.join(folder, "inner-pid")
+        paths = {name: path_of(leases, name, content) for name, content in call.files.items()}
+        line, flags = _build_line(call, paths, pid_file.path, inner_pid_file, runner.dialect)
+        if await runner.find_dialect():  # only now: wrong arguments are refused before anything is started
+            line, flags = _build_line(call, paths, pid_file.path, inner_pid_file, runner.dialect)
+        _check_id(runner, call)
         ends = await io.open()
         null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         leases.stdio(*(null if end is None else leases.lease(end) for end in ends))
-        started = _survey(runner, call, flags, pid_file)
+        started = _survey(runner, call, flags, pid_file, inner_pid_file)
         arguments = runner.build_arguments(leases, log, line)
         process = Process(runner.settings, leases, arguments, runner.build_environment(), log)
         launched = Launched(runner, started, process, log)
@@ -185,23 +192,48 @@ def _open_pid_file(runner: Runner, call: StartCall, folder: str) -> PidFile:
     return PidFile(folder, runner.settings.resolve(path))
 
 
-def _build_line(call: StartCall, leases: Leases, pid_file: PidFile) -> tuple[list[str], list[str]]:
-    """Build the command line from the command on; and that without what follows its flags."""
+def _build_line(
+    call: StartCall, paths: Mapping[str, str], pid_file: str, inner_pid_file: str, dialect: Dialect
+) -> tuple[list[str], list[str]]:
+    """Build the command line from the command on; and that without what follows its flags.
+
+    :param paths: keyword to the path of a file that the runtime reads.
+    """
     given = {
         **call.options,
-        **{name: path_of(leases, name, content) for name, content in call.files.items()},
+        **paths,
         "bundle": call.bundle,
         "detach": call.detach,
         "preserve_fds": len(call.preserve_fds) or None,
-        "pid_file": pid_file.path,
+        "pid_file": pid_file,
     }
     given = {name: value for name, value in given.items() if value is not None and value is not False}
     words = [call.id, *call.words]
-    line = command_line(call.command.name, given, positional=words, extra_args=call.extra_args)
+    extra_args = call.extra_args
+    if not call.command.makes_container and not dialect.has_host_pids:
+        extra_args = [f"--internal-pid-file={inner_pid_file}", *extra_args]
+    line = command_line(call.command.name, given, positional=words, extra_args=extra_args, dialect=dialect)
     return line, line[: len(line) - len(words)]
 
 
-def _survey(runner: Runner, call: StartCall, flags: Sequence[str], pid_file: PidFile) -> Started:
+def check_arguments(call: StartCall) -> None:
+    """Refuse wrong arguments, as far as that can be done without a runtime.
+
+    :raises TypeError: a value has the wrong type.
+    :raises ValueError: a value cannot be right.
+    """
+    _build_line(call, dict.fromkeys(call.files, "/"), "/", "/", RUNC)
+
+
+def _check_id(runner: Runner, call: StartCall) -> None:
+    if call.command.makes_container:
+        check_executor(runner, call.command.name)
+        check_free_id(runner, call.command.name, call.id)
+    else:
+        check_exact_id(runner, call.command.name, [call.id])
+
+
+def _survey(runner: Runner, call: StartCall, flags: Sequence[str], pid_file: PidFile, inner_pid_file: str) -> Started:
     """Look at what is there before the runtime process starts."""
     resolve = runner.settings.resolve
     config = None
@@ -222,6 +254,7 @@ def _survey(runner: Runner, call: StartCall, flags: Sequence[str], pid_file: Pid
         detached=call.detached,
         flags=flags,
         pid_file=pid_file,
+        inner_pid_file=inner_pid_file,
         config=config,
         before=remnants.survey(state, cgroups),
         begun=time.time_ns(),

@@ -257,8 +257,8 @@ def test_a_duration_is_written_without_exponent_and_right_to_the_nanosecond(seco
     ],
 )  # fmt: skip
 def test_any_command_is_written(command: str, words: list[str], options: dict[str, Any], line: str) -> None:
-    assert " ".join(call_line(command, words, options)) == line
-    assert call_line(command, words, options, ["--extra"])[-1 - len(words)] == "--extra"
+    assert " ".join(call_line(command, options, positional=words)) == line
+    assert call_line(command, options, positional=words, extra_args=["--extra"])[-1 - len(words)] == "--extra"
 
 
 @pytest.mark.parametrize(
@@ -283,4 +283,4 @@ def test_what_no_command_can_have_is_refused(
     error: type[Exception], command: Any, words: Any, options: Any, says: str
 ) -> None:
     with pytest.raises(error, match=says):
-        call_line(command, words, options)
+        call_line(command, options, positional=words)

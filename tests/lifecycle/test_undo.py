@@ -100,7 +100,7 @@ async def test_a_clean_up_that_fails_is_logged_and_the_cancellation_goes_on(
         raise OSError("cannot look")
 
     monkeypatch.setattr(undo, "clear", fail)
-    runc = Runc(fake_runtime("exec sleep 60"), cleanup_timeout=0.2)
+    runc = Runc(fake_runtime("exec sleep 60"), cleanup_timeout=0.2, dialect="runc")
     with caplog.at_level(logging.ERROR, logger="runc_async"), anyio.move_on_after(0.05) as scope:
         await runc.create(container_id, make_bundle("true"))
     assert scope.cancelled_caught

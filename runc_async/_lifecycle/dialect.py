@@ -1,0 +1,109 @@
+"""Finds how the runtime of a client talks: once, by what it says of its version."""
+
+from __future__ import annotations
+
+import logging
+import os
+from typing import TYPE_CHECKING
+
+import anyio
+
+from .._cli.commands import COMMANDS
+from .._cli.dialects import RUNC, Dialect, find_dialect
+from .._errors import CommandError, ContainerExistsError, ContainerNotFoundError, UnsupportedError
+from .._executor import identify_executable, is_sealed
+from .._models import Version, parse_version
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .._executor import Identity
+    from .runner import Runner
+
+__all__ = ["DialectFinder", "check_exact_id", "check_executor", "check_free_id"]
+
+logger = logging.getLogger("runc_async")
+
+PATIENCE = 2.0
+"""Seconds that a runtime gets to say its version; after that this call treats it as runc."""
+
+_known: dict[Identity, Dialect] = {}
+"""How the files talk that were asked before, by clients of this process."""
+
+
+class DialectFinder:
+    """How one client's runtime talks.
+
+    :param found: the dialect, if the caller has named it; None asks the runtime when it is needed.
+    """
+
+    def __init__(self, found: Dialect | None) -> None:
+        self.found = found
+
+    async def find(self, runner: Runner) -> None:
+        """Ask the runtime, unless this process has asked the same file before."""
+        identity = identify_executable(runner.settings.executor)
+        if identity is not None and identity in _known:
+            self.found = _known[identity]
+        elif (version := await _ask_version(runner)) is not None:
+            self.learn(runner, version)
+
+    def learn(self, runner: Runner, version: Version) -> None:
+        """Know the dialect from what the runtime says of its version, if it is not known yet."""
+        if self.found is not None:
+            return
+        self.found = find_dialect(version.runtime, version.version)
+        if self.found is None:
+            name = version.runtime or version.text.strip().partition("\n")[0] or "nothing"
+            logger.warning("%r is treated as runc: its --version says %r", runner.settings.executor, name)
+            self.found = RUNC
+        identity = identify_executable(runner.settings.executor)
+        if identity is not None:
+            _known[identity] = self.found
+
+
+async def _ask_version(runner: Runner) -> Version | None:
+    """Ask the runtime for its version; None if it has not answered in time."""
+    with anyio.move_on_after(PATIENCE):
+        try:
+            return parse_version((await runner.version()).stdout.decode(errors="replace"))
+        except (CommandError, ValueError):
+            return Version(runtime="", version="")
+    logger.warning("%r is treated as runc: its --version has not ended within %s s", runner.settings.executor, PATIENCE)
+    return None
+
+
+def check_executor(runner: Runner, command: str) -> None:
+    """Refuse to start a container by an executor that the runtime cannot start itself anew from.
+
+    :raises UnsupportedError: the executor is sealed, and the runtime needs a path.
+    """
+    dialect = runner.dialect
+    if not dialect.executes_sealed and is_sealed(runner.settings.executor):
+        reason = f"{dialect.name} {command} does not work from a sealed copy: use PathExecutor or FdExecutor"
+        raise UnsupportedError((dialect.name, command), 1, reason)
+
+
+def check_exact_id(runner: Runner, command: str, words: Sequence[str]) -> None:
+    """Refuse an id that is only the beginning of a container's id, where the runtime would take it for the whole.
+
+    :param words: what follows the command's flags.
+    :raises ContainerNotFoundError: there is no container of exactly this id.
+    """
+    table = COMMANDS.get(command)
+    if runner.dialect.finds_prefixes and words and table is not None and table.arguments[0]:
+        path = runner.state_directory(words[0])
+        if path is not None and not os.path.lexists(path):
+            reason = f"container {words[0]} does not exist: there is no {path}"
+            raise ContainerNotFoundError((runner.dialect.name, command, *words), 1, reason)
+
+
+def check_free_id(runner: Runner, command: str, id: str) -> None:
+    """Refuse an id that is taken, where the runtime would refuse it, too, but forget the container that has it.
+
+    :raises ContainerExistsError: there is a container of this id.
+    """
+    path = runner.state_directory(id)
+    if runner.dialect.finds_prefixes and path is not None and os.path.lexists(path):
+        reason = f"container {id} exists already: there is {path}"
+        raise ContainerExistsError((runner.dialect.name, command, id), 1, reason)

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic
 
 import anyio
+import msgspec
 
 from ._cli.command_line import signal_argument
 from ._cli.options import ExecOptions, pick
@@ -17,6 +18,7 @@ from ._container_process import ContainerProcess
 from ._errors import CommandError, ContainerNotFoundError, ContainerNotRunningError
 from ._eventloop.groups import unwrap
 from ._eventloop.shield import at_checkpoints_only, shielded
+from ._files import ContainerFiles
 from ._io import OutputCollector, PipeIO, feed
 from ._lifecycle import undo
 from ._lifecycle.call import EXEC, StartCall
@@ -24,9 +26,10 @@ from ._lifecycle.exec_cgroup import ExecCgroup
 from ._lifecycle.exec_process import build_exec, read_container_process
 from ._lifecycle.start import launch
 from ._linux import procfs
-from ._linux.fd_reserve import with_room
+from ._linux.fd_reserve import given_up, with_room
 from ._models import CompletedProcess, Exit
 from ._monitor import PidfdMonitor
+from ._usage import UsageReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
@@ -42,6 +45,7 @@ if TYPE_CHECKING:
     from ._linux.descriptors import Descriptor
     from ._linux.pidfd import Pidfd
     from ._models import ContainerState, Stats
+    from ._usage import Usage
 
     AnyIO = TypeVar("AnyIO", bound=IO | None)
     AnyIO_co = TypeVar("AnyIO_co", bound=IO | None, default=IO | None, covariant=True)
@@ -93,8 +97,14 @@ class Container(Generic[AnyIO_co]):
         self._exit: Exit | None = None
         if process is None:
             self._exit = Exit(pid=0, status=None, timestamp=datetime.now(UTC))
+            self._usage = UsageReader({})
         else:
-            self._monitor.started(process)
+            self._usage = _open_usage(process)
+            try:
+                self._monitor.started(process)
+            except BaseException:
+                self._usage.close()
+                raise
 
     def __repr__(self) -> str:
         return f"<Container {self.id!r} pid={self.pid}>"
@@ -115,7 +125,8 @@ class Container(Generic[AnyIO_co]):
         async with self._waiting:
             if self._exit is None:
                 assert self._process is not None
-                self._exit = await self._monitor.wait(self._process)
+                exit = await self._monitor.wait(self._process)
+                self._exit = msgspec.structs.replace(exit, oom_killed=self._oom_killed())
         return self._exit
 
     async def kill(self, signal: int | signals.Signals | str = signals.SIGTERM, *, all: bool = False) -> None:
@@ -157,6 +168,36 @@ class Container(Generic[AnyIO_co]):
     async def stats(self) -> Stats:
         """Its use of resources; see `Runc.stats`."""
         return await self._runner.stats(self.id)
+
+    async def usage(self) -> Usage:
+        """What it has used until now, also after its end. Reads its own cgroups; runs no command of the runtime.
+
+        :returns: its `Usage`. Where the container is deleted meanwhile, what was read last.
+        """
+        await anyio.lowlevel.checkpoint()
+        return self._usage.read()
+
+    def files(self, path: StrPath) -> ContainerFiles:
+        """Open one of its directories: ``with container.files("/work") as files:``.
+
+        Best between its creation and its start, while nothing in it can be swapped.
+
+        :param path: the directory in the container, absolute.
+        :returns: its `ContainerFiles`, which work until they are closed, also when the container is gone.
+        :raises ContainerNotRunningError: it has ended.
+        :raises ValueError: the path is not absolute, or contains ``..``.
+        :raises OSError: there is no such directory, or it is behind a symbolic link.
+        """
+        ended = ContainerNotRunningError(("files", self.id), 1, f"container {self.id} has ended")
+        if self._process is None or not procfs.is_alive(self.pid):
+            raise ended
+        files = ContainerFiles.open(self.pid, path)
+        try:
+            self._process.send_signal(0)  # else its pid may have been another process's
+        except ProcessLookupError:
+            files.close()
+            raise ended from None
+        return files
 
     async def pause(self) -> None:
         """Suspend all its processes; see `Runc.pause`."""
@@ -323,6 +364,12 @@ class Container(Generic[AnyIO_co]):
             await cgroup.kill(self._runner.settings.cleanup_timeout)
         return await launched.wait()
 
+    def _oom_killed(self) -> bool | None:
+        for room in (contextlib.nullcontext, given_up):
+            with room(), contextlib.suppress(OSError):  # out of descriptors
+                return self._usage.oom_killed()
+        return None
+
     async def _end(self) -> None:
         """Kill it and wait for its end."""
         if self._process is None or self._exit is not None:
@@ -335,6 +382,8 @@ class Container(Generic[AnyIO_co]):
     async def _remove(self) -> None:
         """Kill and delete it, within the time that the client has for it."""
         timeout = self._runner.settings.cleanup_timeout
+        with contextlib.suppress(OSError):  # out of descriptors
+            self._usage.read()  # its cgroups go
         with anyio.move_on_after(timeout):
             await with_room(undo.remove, self._runner, self.id, self._process, self._state, self._cgroups)
             return
@@ -344,6 +393,7 @@ class Container(Generic[AnyIO_co]):
         if self._process is not None:
             self._monitor.forgotten(self._process)
             self._process.close()
+        self._usage.close()
         self._runner.release()
 
 
@@ -379,3 +429,13 @@ async def _communicate(
     for output, stream in zip(outputs, io.outputs, strict=True):
         output.drain(stream)
     return status, timed_out
+
+
+def _open_usage(init: Pidfd) -> UsageReader:
+    """Open a container's cgroups; none if its init has ended and was reaped, since others may have its pid by now."""
+    usage = UsageReader.open(init.pid)
+    try:
+        init.send_signal(0)
+    except ProcessLookupError:
+        usage.close()
+    return usage

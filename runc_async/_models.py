@@ -561,11 +561,14 @@ class Exit(msgspec.Struct, frozen=True):
     :ivar pid: its pid on the host.
     :ivar status: as a shell gives it: the exit status, 128 + N for signal N; None where it cannot be known.
     :ivar timestamp: when it ended, aware, in UTC.
+    :ivar oom_killed: of a container: whether the kernel has killed any of its processes for want of memory, which need
+        not have ended the container; None where this system does not count it, and of other processes.
     """
 
     pid: int
     status: int | None
     timestamp: datetime
+    oom_killed: bool | None = None
 
 
 class CompletedProcess(msgspec.Struct, frozen=True, repr_omit_defaults=True):

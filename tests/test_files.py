@@ -15,8 +15,7 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from runc_async import PipeIO
-from runc_async._files import ContainerFiles
+from runc_async import ContainerNotRunningError, PipeIO
 
 from ._ordinary import USER, run_as_ordinary_user
 
@@ -49,7 +48,7 @@ def make(runc: Runc, make_bundle: Callable[..., Path], new_id: Callable[[], str]
 async def test_in_before_the_start_and_out_after_the_removal(make: Callable[..., Any]) -> None:
     script = "cd /work && cat in/main.txt >out.txt && mkdir -p results && echo 42 >results/answer && rm in/main.txt"
     async with make(script) as container:
-        files = ContainerFiles.open(container.pid, "/work")
+        files = container.files("/work")
         await files.write("in/main.txt", "hello")
         await files.write("raw", b"\0\1", mode=0o4755)
         assert await files.list() == ["in", "raw"]
@@ -73,7 +72,7 @@ async def test_a_quota_is_the_programs_and_a_files_own(make: Callable[..., Any])
     """The program gets ENOSPC; so does who writes too much, and then there is no half file."""
     script = "dd if=/dev/zero of=/work/fill bs=1M count=9 2>/work.err; rm /work/fill; exec sleep 60"
     async with make(script) as container:
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             with pytest.raises(OSError, match="No space left") as caught:
                 await files.write("large", b"x" * (9 << 20))
             assert caught.value.errno == errno.ENOSPC
@@ -84,7 +83,7 @@ async def test_a_quota_is_the_programs_and_a_files_own(make: Callable[..., Any])
 
 async def test_permissions_are_as_asked_for_and_a_file_is_replaced_whole(make: Callable[..., Any]) -> None:
     async with make("true") as container:
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             before = os.umask(0o077)
             try:
                 await files.write("a/b/plain", b"1")
@@ -115,7 +114,7 @@ async def test_owners_are_in_the_containers_numbers(make: Callable[..., Any]) ->
             spec["linux"][kind] = [{"containerID": 0, "hostID": 100000, "size": 1000}]
 
     async with make("true", spec=with_users) as container:
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             await files.write("default/file", b"")
             await files.write("seven", b"", owner=7)
             await files.write("eight", b"", owner=(8, 9))
@@ -159,7 +158,7 @@ async def test_only_regular_files_and_directories_come_out(make: Callable[..., A
         await wait_until_ready(container)
         if os.geteuid() == 0:
             os.mknod(f"/proc/{container.pid}/root/work/device", 0o644 | stat.S_IFCHR, os.makedev(1, 5))
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             refused = await files.copy_out(".", tmp_path / "out", max_bytes=1 << 20)
             out = tmp_path / "out"
             found = {str(path.relative_to(out)) for path in out.rglob("*")}
@@ -200,7 +199,7 @@ async def test_limits_of_bytes_and_entries_are_of_all_together(make: Callable[..
     script = "cd /work; for i in 1 2 3 4 5; do head -c 1000 /dev/zero >f$i; mkdir d$i; done; echo ready; sleep 60"
     async with make(script, io=PipeIO(stdin=False)) as container:
         await wait_until_ready(container)
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             refused = await files.copy_out(".", tmp_path / "bytes", max_bytes=3500)
             assert refused == dict.fromkeys(("f4", "f5"), "has 1000 bytes, and 500 are allowed")
             refused = await files.copy_out(".", tmp_path / "entries", max_entries=7)
@@ -222,7 +221,7 @@ async def test_a_tree_of_the_host_goes_in_and_comes_out_the_same(make: Callable[
     (source / "tool").chmod(0o755)
     (source / "link").symlink_to("tool")
     async with make("true") as container:
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             await files.copy_in(source, "tree")
             await files.copy_in(source / "tool", "x/y/one")
             assert await files.copy_out("tree", tmp_path / "back") == {"tree/link": "is a symbolic link"}
@@ -246,7 +245,7 @@ async def test_a_tree_of_the_host_goes_in_and_comes_out_the_same(make: Callable[
 @pytest.mark.parametrize("name", ["", "/etc/passwd", "../x", "a/../../x", "a\0b"])
 async def test_names_that_lead_elsewhere_are_refused(make: Callable[..., Any], name: str, tmp_path: Path) -> None:
     async with make("true") as container:
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             for call in (
                 files.write(name, b""),
                 files.read(name),
@@ -270,9 +269,17 @@ async def test_what_is_no_directory_of_the_container_is_not_opened(make: Callabl
             ("/proc/self/root", OSError),
         ]:
             with pytest.raises(error):
-                ContainerFiles.open(container.pid, path)
-        with ContainerFiles.open(container.pid, "/") as files:
+                container.files(path)
+        with container.files("/") as files:
             assert "work" in await files.list()
+
+
+async def test_of_a_container_that_has_ended_nothing_is_opened(make: Callable[..., Any]) -> None:
+    async with make("true") as container:
+        await container.start()
+        await container.wait()
+        with pytest.raises(ContainerNotRunningError, match="has ended"):
+            container.files("/work")
 
 
 @needs_root
@@ -287,7 +294,7 @@ async def test_what_is_mounted_below_does_not_come_out(make: Callable[..., Any],
         ]
 
     async with make("true", spec=change) as container:
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             refused = await files.copy_out(".", tmp_path / "out")
             assert refused == dict.fromkeys(("file", "other"), "is on another mount")
             with pytest.raises(OSError, match="is on another mount"):
@@ -305,7 +312,7 @@ async def test_a_program_that_swaps_directories_and_links_gains_nothing(
     while :; do mv real d 2>/dev/null; mv d real; mv link d; mv d link; done"""
     async with make(script, io=PipeIO(stdin=False)) as container:
         await wait_until_ready(container)
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             seen = set()
             for _ in range(300):
                 try:
@@ -323,7 +330,7 @@ async def test_a_directory_that_is_too_deep_is_left(make: Callable[..., Any], tm
     script = "cd /work; for i in $(seq 150); do mkdir d; cd d; done; echo >bottom; echo ready; sleep 60"
     async with make(script, io=PipeIO(stdin=False)) as container:
         await wait_until_ready(container)
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             refused = await files.copy_out(".", tmp_path / "out")
             assert [*refused.values()] == ["is 100 directories deep: what is in it is left out"]
 
@@ -332,7 +339,7 @@ async def test_cancelled_copies_end_and_leave_no_descriptor(make: Callable[..., 
     script = "cd /work; for i in $(seq 300); do echo $i >$i; done; echo ready; sleep 60"
     async with make(script, io=PipeIO(stdin=False)) as container:
         await wait_until_ready(container)
-        with ContainerFiles.open(container.pid, "/work") as files:
+        with container.files("/work") as files:
             before = len(os.listdir("/proc/self/fd"))
             with anyio.move_on_after(0.005):
                 await files.copy_out(".", tmp_path / "out")
@@ -348,7 +355,6 @@ async def test_cancelled_copies_end_and_leave_no_descriptor(make: Callable[..., 
 ROOTLESS = """
 import anyio, os, sys
 from runc_async import Bundle, Runc, default_spec
-from runc_async._files import ContainerFiles
 
 async def main(runtime, home, rootfs):
     mounts = [{"destination": "/work", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]}]
@@ -356,7 +362,7 @@ async def main(runtime, home, rootfs):
     spec = default_spec(["sh", "-c", script], rootless=True, pids=None, mounts=mounts)
     bundle = Bundle.create(home + "/bundle", spec, rootfs=rootfs)
     async with Runc(runtime, root=home + "/state").container("files", bundle) as container:
-        files = ContainerFiles.open(container.pid, "/work")
+        files = container.files("/work")
         await files.write("in", b"hello", owner=0)
         await container.start()
         await container.wait()

@@ -36,6 +36,7 @@ __all__ = [
     "open_cgroups",
     "parse_membership",
     "processes",
+    "read",
     "remove_cgroup",
 ]
 
@@ -224,16 +225,16 @@ def processes(cgroup: int) -> list[Pidfd]:
 def _pids(cgroup: int) -> set[int]:
     found: set[int] = set()
     for directory in _directories(cgroup):
-        found.update(map(int, _read(directory, "cgroup.procs").split()))
+        found.update(map(int, read(directory, "cgroup.procs").split()))
     return found - {0}  # of a process in another pid namespace the number is not known
 
 
 def is_populated(cgroup: int) -> bool:
     """Whether a process, also one that has ended and was not reaped, is in a cgroup or below."""
-    events = _read(cgroup, "cgroup.events")
+    events = read(cgroup, "cgroup.events")
     if events:
         return b"populated 1" in events.splitlines()
-    return any(_read(directory, "cgroup.procs") for directory in _directories(cgroup))
+    return any(read(directory, "cgroup.procs") for directory in _directories(cgroup))
 
 
 def kill(cgroup: int) -> list[Pidfd]:
@@ -346,7 +347,7 @@ def _names(directory: int) -> list[str]:
         raise
 
 
-def _read(directory: int, name: str) -> bytes:
+def read(directory: int, name: str) -> bytes:
     """Read a file of a cgroup; empty where this cgroup has none, or is gone."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)

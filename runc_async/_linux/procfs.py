@@ -15,6 +15,7 @@ __all__ = [
     "Stat",
     "children",
     "comm",
+    "is_alive",
     "leads_pid_namespace",
     "parse_stat",
     "pid_namespace",
@@ -87,6 +88,12 @@ def stat(pid: int) -> Stat | None:
     """Read ``/proc/PID/stat``; None if there is no such process."""
     line = _read(pid, "stat")
     return parse_stat(line) if line else None
+
+
+def is_alive(pid: int) -> bool:
+    """Whether there is such a process, and it has not ended; one that has ended may wait to be reaped."""
+    found = stat(pid)
+    return found is not None and found.state not in "ZX"
 
 
 def children(pid: int) -> list[int]:

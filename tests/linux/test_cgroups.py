@@ -294,7 +294,7 @@ async def test_the_cgroups_of_a_container_are_opened_and_can_be_read_after_its_e
         assert opened
         await container.start()
         await container.wait()
-        assert all(cgroups._read(fd, "cgroup.procs") == b"" for fd in opened.values())
+        assert all(cgroups.read(fd, "cgroup.procs") == b"" for fd in opened.values())
         for fd in opened.values():
             assert not is_populated(fd)
             assert "cgroup.procs" in os.listdir(f"/proc/self/fd/{fd}")

@@ -38,7 +38,7 @@ from ._lifecycle.start import check_arguments, start
 from ._lifecycle.undo import delete
 from ._linux.signals import signal_number
 from ._models import CompletedProcess, ContainerState, Features, TopResults, Version, parse_top, parse_version
-from ._monitor import Monitor
+from ._monitor import Monitor, PidfdMonitor
 from ._process import environment
 from ._process.process import Settings
 
@@ -159,7 +159,7 @@ class Runc:
             ),
             env=environment.checked(env or {}),
             log=_absolute("log", log),
-            monitor=monitor,
+            monitor=PidfdMonitor() if monitor is None else monitor,
             client=object(),
             systemd_cgroup=systemd_cgroup,
             rootless=rootless,

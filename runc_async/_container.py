@@ -27,8 +27,8 @@ from ._lifecycle.exec_process import build_exec, read_container_process
 from ._lifecycle.start import launch
 from ._linux import procfs
 from ._linux.fd_reserve import given_up, with_room
+from ._linux.orphans import ORPHANS
 from ._models import CompletedProcess, Exit
-from ._monitor import PidfdMonitor
 from ._usage import UsageReader
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Container(Generic[AnyIO_co]):
         self._state = state
         self._cgroups = cgroups
         self._config = config
-        self._monitor = runner.monitor or PidfdMonitor()
+        self._monitor = runner.monitor
         self._waiting = anyio.Lock()
         self._exit: Exit | None = None
         if process is None:
@@ -321,9 +321,10 @@ class Container(Generic[AnyIO_co]):
                 words=words,
                 files=files,
             )
-            launched = await stack.enter_async_context(launch(self._runner, call))
-            await launched.wait_started()
-            process = ContainerProcess(launched, io, self._monitor if detached else None)
+            with ORPHANS.call():
+                launched = await stack.enter_async_context(launch(self._runner, call))
+                await launched.wait_started()
+                process = ContainerProcess(launched, io, self._monitor if detached else None)
             try:
                 if detached:
                     await launched.wait()

@@ -14,6 +14,7 @@ from ._lifecycle.call import CREATE, StartCall
 from ._lifecycle.remnants import identify
 from ._lifecycle.start import launch
 from ._linux.fd_reserve import with_room
+from ._linux.orphans import ORPHANS
 from ._linux.pidfd import Pidfd
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ async def create(runner: Runner, call: StartCall, io: AnyIO) -> AsyncGenerator[C
             await stack.enter_async_context(io)
         pinned = runner.pin()
         stack.callback(pinned.release)
-        container = await _create(pinned, call, io)
+        with ORPHANS.call():
+            container = await _create(pinned, call, io)
         async with _removed(container):
             yield container
 
@@ -61,10 +63,8 @@ async def _create(runner: Runner, call: StartCall, io: AnyIO) -> Container[AnyIO
             if init is None:
                 reason = f"the init of container {call.id} ended while it was being created"
                 raise ContainerNotRunningError((CREATE.name, call.id), 0, reason)
-            if runner.monitor is not None:
-                runner.monitor.detached(init.pid)
-            config = launched.config
-        return Container(runner, call.id, init, io, state=state, cgroups=cgroups, config=config)
+            runner.monitor.detached(init.pid)
+            return Container(runner, call.id, init, io, state=state, cgroups=cgroups, config=launched.config)
     except BaseException:
         if is_created:
             await shielded(with_room, undo.remove, runner, call.id, init, state, cgroups)
@@ -77,6 +77,7 @@ async def _create(runner: Runner, call: StartCall, io: AnyIO) -> Container[AnyIO
 @at_checkpoints_only
 async def attach(runner: Runner, id: str, *, delete: bool) -> AsyncGenerator[Container[None]]:
     """Take over a container that exists. See `Runc.attach`."""
+    runner.monitor.runtime_starts()
     process = await _open_init(runner, id)
     pinned = runner.pin()
     container = Container(pinned, id, process, None, state=identify(runner.state_directory(id)))

@@ -11,49 +11,52 @@ from typing import TYPE_CHECKING, ClassVar
 import anyio
 
 from ._eventloop.readable import Watch
-from ._linux import libc, procfs
-from ._linux.exit_status import shell_status, wait_for_exit_status
+from ._linux import libc
+from ._linux.exit_status import exit_status, shell_status, wait_for_exit_status
+from ._linux.orphans import ORPHANS, is_reaper
 from ._linux.pidfd import reap_ended
 from ._models import Exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from types import TracebackType
     from typing import Self
 
     from ._linux.pidfd import Pidfd
 
-__all__ = ["Monitor", "PidfdMonitor", "Subreaper"]
-
-ON_THEIR_WAY = ("runc:[", "crun:[", "[libcrun:")
+__all__ = ["Monitor", "PidfdMonitor", "Subreaper", "Watched"]
 
 
 class Monitor(abc.ABC):
-    """The interface of ``monitor=``: how the end of a detached process, which is nobody's child of ours, is known.
+    """The interface of ``monitor=``: how the end of a detached process, which is not a child of this process, is known.
 
-    The role of go-runc's ``ProcessMonitor``. `detached` is called for every process that a call of the runtime leaves
-    running; `started` once for every container that `Runc.container` creates or `Runc.attach` takes over; `wait` at
-    most once at a time and not again after it has returned.
+    The role of go-runc's ``ProcessMonitor``. `runtime_starts` and `runtime_ended` are called around every runtime
+    process that starts something; `detached` for every process that such a call leaves running; `started` once for
+    every container that `Runc.container` creates or `Runc.attach` takes over, and for a process of `Container.exec`
+    that has a ``console_socket``; `wait` at most once at a time and not again after it has returned. All are called
+    in the event loop.
     """
 
-    def detached(self, pid: int) -> None:  # noqa: B027
-        """A call has ended (``create``, or with ``detach``) and left a process running. Called in the event loop.
+    def runtime_starts(self) -> None:  # noqa: B027
+        """A runtime process that starts things is about to be started, or a container to be taken over.
 
-        Nobody may ever wait for it; if it is re-parented to us, it is ours to reap.
+        It may raise; then nothing is started.
+        """
+
+    def runtime_ended(self) -> None:  # noqa: B027
+        """A runtime process that starts things has ended. Its children may have become this process's."""
+
+    def detached(self, pid: int) -> None:  # noqa: B027
+        """A call has ended (``create``, or with ``detach``) and left a process running.
+
+        Nobody may ever wait for it; if it has become a child of this process, the monitor must reap it.
 
         :param pid: its number; the process may have ended already.
         """
 
-    def runtime_ended(self) -> None:  # noqa: B027
-        """A runtime process that starts things has ended. If it was cut short, its children may be re-parented to us.
-
-        Called in the event loop.
-        """
-
     def started(self, process: Pidfd) -> None:  # noqa: B027
-        """A detached process runs. Called in the event loop, before anybody waits.
+        """A detached process runs; `wait` may be called for it from now on.
 
-        :param process: its pidfd; it stays the caller's, who closes it after the process's end.
+        :param process: its pidfd; it stays the caller's, who closes it after `forgotten`.
         """
 
     @abc.abstractmethod
@@ -65,26 +68,23 @@ class Monitor(abc.ABC):
         """
 
     def forgotten(self, process: Pidfd) -> None:  # noqa: B027
-        """Whoever asked to know of this process will not wait for it any more, ended or not."""
+        """`wait` is not called for a process any more, ended or not."""
 
 
 class Watched:
     """A process that is watched from its start, so that the time of its end is right whoever asks when.
 
     :param process: its pidfd, which stays the caller's.
-    :param reap: given the pidfd of the ended process, takes its status, where it is ours to take.
     """
 
-    def __init__(self, process: Pidfd, reap: Callable[[int], int | None] = lambda _: None) -> None:
+    def __init__(self, process: Pidfd) -> None:
         self.ended = anyio.Event()
         self.timestamp: datetime | None = None
-        self.status: int | None = None
-        self._reap = reap
+        self._process = process
         self._watch = Watch(process.fileno(), self._end)
 
     def _end(self, pidfd: int) -> None:
         self.timestamp = datetime.now(UTC)
-        self.status = self._reap(pidfd)
         self.ended.set()
 
     def close(self) -> None:
@@ -92,26 +92,62 @@ class Watched:
         self._watch.close()
 
 
+class _Claimed(Watched):
+    """A process whose status is taken when it ends. If it is this process's child by then, it is reaped."""
+
+    def __init__(self, process: Pidfd, owner: object) -> None:
+        self.status: int | None = None
+        self._owner = owner
+        super().__init__(process)
+
+    def _end(self, pidfd: int) -> None:
+        self.status = exit_status(pidfd)
+        super()._end(pidfd)
+        if is_reaper() and ORPHANS.shares_pids():
+            ORPHANS.adopt(self._owner)
+
+    def reap(self) -> None:
+        """Reap it, if it has ended as the runtime's child, and is this process's by now."""
+        if self.ended.is_set():
+            status = reap_ended(self._process.fileno())
+            self.status = status if self.status is None else self.status
+
+
 class PidfdMonitor(Monitor):
     """What `Runc` uses without a ``monitor=``: watches pidfds.
 
-    The status is what the kernel tells of a process that its parent has reaped (``PIDFD_GET_INFO``, Linux 6.15
-    and newer); elsewhere it is None.
+    The status is what the kernel tells. If this process is the container's parent (it is PID 1, or adopts orphans), it
+    reaps the container, and the orphans that the container leaves. Otherwise the status is that in ``/proc``, until
+    the parent has reaped the container, or after that what the kernel keeps (``PIDFD_GET_INFO``, Linux 6.15). If
+    there is none of these it is None.
     """
 
     def __init__(self) -> None:
-        self._watched: dict[int, Watched] = {}
+        self._watched: dict[Pidfd, _Claimed] = {}
+        self._owner: object = None
+
+    def runtime_ended(self) -> None:
+        """See `Monitor.runtime_ended`."""
+        if is_reaper():
+            ORPHANS.adopt(self._owner)
+
+    def detached(self, pid: int) -> None:
+        """See `Monitor.detached`."""
+        if is_reaper():
+            ORPHANS.learn(pid)
+            ORPHANS.adopt(self._owner)
 
     def started(self, process: Pidfd) -> None:
         """See `Monitor.started`."""
-        self._watched[id(process)] = Watched(process, self._reap)
+        claimed = self._watched[process] = _Claimed(process, self._owner)
+        ORPHANS.claim(process.pid, claimed.reap)
+        if is_reaper():
+            ORPHANS.learn(process.pid)
 
     async def wait(self, process: Pidfd) -> Exit:
         """See `Monitor.wait`."""
-        watched = self._watched[id(process)]
+        watched = self._watched[process]
         await watched.ended.wait()
-        if watched.status is None:  # it ended while it still was the runtime's child, or it is not ours
-            watched.status = self._reap(process.fileno())
         if watched.status is None:
             watched.status = await wait_for_exit_status(process.fileno())
         assert watched.timestamp is not None
@@ -120,13 +156,15 @@ class PidfdMonitor(Monitor):
 
     def forgotten(self, process: Pidfd) -> None:
         """See `Monitor.forgotten`."""
-        watched = self._watched.pop(id(process), None)
-        if watched is not None:
-            watched.close()
-
-    def _reap(self, pidfd: int) -> int | None:
-        """The status of an ended process, where it is ours to take."""
-        return None
+        watched = self._watched.pop(process, None)
+        if watched is None:
+            return
+        watched.close()
+        reap_ended(process.fileno())
+        ORPHANS.release(process.pid)
+        if is_reaper():
+            ORPHANS.adopt(self._owner)
+        ORPHANS.forget(process.pid)
 
 
 class Subreaper(PidfdMonitor):
@@ -137,139 +175,75 @@ class Subreaper(PidfdMonitor):
         async with Subreaper() as monitor:
             runc = Runc(monitor=monitor)
 
-    Containers, and processes that they leave to us when their parent ends, are re-parented to this process
-    (``PR_SET_CHILD_SUBREAPER``), watched by pidfd and reaped by ``waitid``. There is no handler of SIGCHLD, and
+    Containers, and processes that they leave when their parent ends, become children of this process
+    (``PR_SET_CHILD_SUBREAPER``), are watched by pidfd and reaped by ``waitid``. There is no handler of SIGCHLD, and
     no wait for "any" child: the status of a child that somebody else started is never taken. Several may be
     open at once, also in event loops of other threads; the last one to close gives the role back.
 
     The kernel gives this process every orphan below it, also what a program left behind that was started by other
-    means. Of these, such as are in a session that is neither ours nor their own are reaped; nothing tells the others
-    from a child that somebody waits for.
+    means. Of these, such as are in a session that is neither this process's nor their own are reaped; nothing tells the
+    others from a child that somebody waits for.
+
+    A client with a `Subreaper` that was not entered, or not in this process, raises `RuntimeError` before it starts
+    anything: a process that was forked enters one of its own.
     """
 
     _lock: ClassVar = threading.Lock()
     _open: ClassVar = 0
-    _reapers: ClassVar[dict[int, Subreaper]] = {}
-    """Of all children that a `Subreaper` of this process is to reap: which one, since each has its own event loop."""
+    _before: ClassVar = False
+    """Whether this process was a subreaper before the first one was entered."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._orphans: dict[int, Watch] = {}
-        self._leaders: dict[int, int] = {}
-        """The detached processes that are known to this process: pid to pid namespace (0: unknown, or our own)."""
+        self._owner = self
+        self._entered_in = 0
 
     async def __aenter__(self) -> Self:
+        if self._entered_in == os.getpid():
+            raise RuntimeError("this Subreaper has been entered already")
         with Subreaper._lock:
             if Subreaper._open == 0:
-                self._set(True)
+                Subreaper._before = libc.is_child_subreaper()
+                libc.set_child_subreaper(True)
             Subreaper._open += 1
+        self._entered_in = os.getpid()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, exc: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._adopt()
-        for pid, watch in self._orphans.items():
-            watch.close()
-            self._leave(pid)
-        self._orphans.clear()
+        if self._entered_in != os.getpid():  # a copy of the parent's
+            return
+        self._entered_in = 0
+        ORPHANS.adopt(self)
+        ORPHANS.leave(self)
         with Subreaper._lock:
             Subreaper._open -= 1
             if Subreaper._open == 0:
-                self._set(False)
+                libc.set_child_subreaper(Subreaper._before)
+        if is_reaper():
+            ORPHANS.adopt()
 
-    _before: ClassVar = False
+    def runtime_starts(self) -> None:
+        """See `Monitor.runtime_starts`.
+
+        :raises RuntimeError: it was not entered, or was left; or this process was forked from the one that entered it.
+        """
+        if not self._entered_in:
+            raise RuntimeError(
+                "the monitor is a Subreaper that is not entered: use it in `async with Subreaper() as …:`"
+            )
+        if self._entered_in != os.getpid():
+            raise RuntimeError(
+                f"the monitor is a Subreaper of process {self._entered_in}, from which this process was forked: "
+                "enter one in this process"
+            )
 
     @classmethod
-    def _set(cls, on: bool) -> None:
-        if on:
-            cls._before = libc.is_child_subreaper()
-        libc.set_child_subreaper(on or cls._before)
-
-    def detached(self, pid: int) -> None:
-        """See `Monitor.detached`."""
-        if Subreaper._open:
-            self._leaders[pid] = _pid_namespace(pid)
-            self._adopt()
-
-    def runtime_ended(self) -> None:
-        """See `Monitor.runtime_ended`."""
-        if Subreaper._open:
-            self._adopt()
-
-    def started(self, process: Pidfd) -> None:
-        """See `Monitor.started`."""
-        self._leaders[process.pid] = _pid_namespace(process.pid)
-        Subreaper._reapers[process.pid] = self
-        orphan = self._orphans.pop(process.pid, None)
-        if orphan is not None:
-            orphan.close()
-        super().started(process)
-
-    def forgotten(self, process: Pidfd) -> None:
-        """See `Monitor.forgotten`."""
-        super().forgotten(process)
-        self._leave(process.pid)
-        self._adopt()
-        if process.pid not in self._orphans:
-            self._leaders.pop(process.pid, None)
-
-    def _reap(self, pidfd: int) -> int | None:
-        status = reap_ended(pidfd)
-        if 0 in self._leaders.values():  # orphans in a pid namespace of its own are its init's, and end with that
-            self._adopt()
-        return status
-
-    def _leave(self, pid: int) -> bool:
-        """Be its reaper no more; whether this one was."""
-        if Subreaper._reapers.get(pid) is not self:
-            return False
-        del Subreaper._reapers[pid]
-        return True
-
-    def _adopt(self) -> None:
-        """Find the orphans of our containers among this process's children, and reap them as they end."""
-        namespaces = {*self._leaders.values()} - {0}
-        for pid in procfs.children(os.getpid()):
-            if pid in Subreaper._reapers or not self._is_ours(pid, namespaces):
-                continue
-            try:
-                pidfd = os.pidfd_open(pid)
-            except ProcessLookupError:
-                continue
-            try:
-                if reap_ended(pidfd) is None:
-                    self._watch_orphan(pid, pidfd)
-            finally:
-                os.close(pidfd)
-
-    def _is_ours(self, pid: int, namespaces: set[int]) -> bool:
-        """Whether a child of this process is an orphan of a container, and not one that somebody started here.
-
-        By its session: a child that was started here is in ours, or leads one. By its pid namespace. By the name that
-        only a runtime's own children have on their way into a container.
-        """
-        try:
-            inherited = os.getsid(pid) not in (os.getsid(0), pid)
-        except ProcessLookupError:
-            return False
-        if inherited or pid in self._leaders or _pid_namespace(pid) in namespaces:
-            return True
-        return procfs.comm(pid).startswith(ON_THEIR_WAY)
-
-    def _watch_orphan(self, pid: int, pidfd: int) -> None:
-        def end(own: int) -> None:
-            self._orphans.pop(pid, None)
-            if self._leave(pid):  # else somebody waits for it by now
-                reap_ended(own)
-            self._adopt()
-            self._leaders.pop(pid, None)
-
-        self._orphans[pid] = Watch(pidfd, end)
-        Subreaper._reapers[pid] = self
+    def _forget_parent(cls) -> None:
+        """A process that was forked is not a subreaper."""
+        cls._lock = threading.Lock()
+        cls._open = 0
 
 
-def _pid_namespace(pid: int) -> int:
-    """The number of a process's pid namespace; 0 if it is this process's own, or unknown."""
-    number = procfs.pid_namespace(pid)
-    return 0 if number is None or number == procfs.pid_namespace() else number
+os.register_at_fork(after_in_child=Subreaper._forget_parent)

@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 import anyio
 import pytest
 
-from runc_async import Exit, Monitor, NullIO, Pidfd, Runc, Subreaper
+from runc_async import ConsoleSocket, Exit, Monitor, NullIO, Pidfd, Runc, Subreaper
+from runc_async._linux import exit_status
+from runc_async._linux.orphans import ORPHANS
 
 from ._reaper import descendants
 from ._slowness import within
@@ -205,8 +207,8 @@ class TestSubreaper:
                 for _ in range(3):
                     assert await others.run(new_id(), bundle) == 9
                 await others.run(new_id(), bundle, detach=True)
-                assert created.pid not in two._orphans
-                assert other.pid not in one._orphans
+                assert {created.pid, other.pid} <= ORPHANS._claims.keys()
+                assert not {created.pid, other.pid} & ORPHANS._orphans.keys()
                 await created.start()
                 await other.start()
                 assert (await created.wait()).status == 9
@@ -279,6 +281,212 @@ class TestSubreaper:
         assert is_subreaper() == before
 
 
+class TestASubreaperThatCannotWork:
+    """It is refused before anything starts."""
+
+    @pytest.fixture
+    def calls(
+        self, runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], container_id: str
+    ) -> Callable[[Monitor], list[Callable[[], Any]]]:
+        def make(monitor: Monitor) -> list[Callable[[], Any]]:
+            runc = Runc(runtime_path, root=state_root, monitor=monitor)
+            bundle = make_bundle("true")
+
+            async def enter(context: Any) -> None:
+                async with context:
+                    pass
+
+            return [
+                lambda: runc.run(container_id, bundle),
+                lambda: runc.create(container_id, bundle),
+                lambda: runc.exec(container_id, ["true"]),
+                lambda: enter(runc.container(container_id, bundle)),
+                lambda: enter(runc.attach(container_id)),
+            ]
+
+        return make
+
+    async def test_not_entered(self, calls: Callable[[Monitor], list[Callable[[], Any]]], state_root: Path) -> None:
+        for call in calls(Subreaper()):
+            with pytest.raises(RuntimeError, match="a Subreaper that is not entered"):
+                await call()
+        assert not list(state_root.iterdir())
+
+    async def test_left(self, calls: Callable[[Monitor], list[Callable[[], Any]]], state_root: Path) -> None:
+        async with Subreaper() as monitor:
+            pass
+        for call in calls(monitor):
+            with pytest.raises(RuntimeError, match="a Subreaper that is not entered"):
+                await call()
+        assert not list(state_root.iterdir())
+
+    async def test_entered_twice(self) -> None:
+        async with Subreaper() as monitor:
+            with pytest.raises(RuntimeError, match="entered already"):
+                await monitor.__aenter__()
+
+    async def test_entered_again_later_it_works(
+        self, runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], new_id: Callable[[], str]
+    ) -> None:
+        monitor = Subreaper()
+        runc = Runc(runtime_path, root=state_root, monitor=monitor)
+        for _ in range(2):
+            async with monitor, runc.container(new_id(), make_bundle("sh", "-c", "exit 4")) as container:
+                await container.start()
+                assert (await container.wait()).status == 4
+
+    async def test_a_call_that_needs_none_works(self, runtime_path: Path, state_root: Path) -> None:
+        runc = Runc(runtime_path, root=state_root, monitor=Subreaper())
+        assert await runc.list() == []
+        assert (await runc.version()).version
+
+
+FORKING = """
+    import os, sys
+    import anyio, anyio.to_thread
+    from runc_async import Runc, Subreaper
+
+    async def run(runc, id):
+        async with runc.container(id, bundle) as container:
+            await container.start()
+            return (await container.wait()).status
+
+    async def child(inherited):
+        try:
+            await inherited.run(f"{id}-inherited", bundle)
+        except RuntimeError as exc:
+            assert "from which this process was forked" in str(exc), exc
+        else:
+            raise AssertionError("it ran")
+        async with Subreaper() as monitor:
+            for number in range(3):
+                assert await run(Runc(runtime, root=root, monitor=monitor), f"{id}-child-{number}") == 3
+        print("child", flush=True)
+
+    def fork(inherited):  # in a thread of its own, in which no event loop runs
+        pid = os.fork()
+        if pid == 0:
+            status = 1
+            try:
+                anyio.run(child, inherited, **loop)
+                status = 0
+            finally:
+                os._exit(status)
+        return pid
+
+    async def main():
+        async with Subreaper() as monitor:
+            runc = Runc(runtime, root=root, monitor=monitor)
+            assert await run(runc, f"{id}-before") == 3
+            pid = await anyio.to_thread.run_sync(fork, runc)
+            for number in range(3):
+                assert await run(runc, f"{id}-parent-{number}") == 3
+            pidfd = os.pidfd_open(pid)
+            await anyio.wait_readable(pidfd)
+            os.close(pidfd)
+            assert os.waitpid(pid, 0) == (pid, 0)
+            assert await run(runc, f"{id}-after") == 3
+        print("parent", flush=True)
+
+    backend, uvloop, runtime, root, bundle, id = sys.argv[1:]
+    loop = dict(backend=backend, backend_options={"use_uvloop": True} if uvloop else {})
+    anyio.run(main, **loop)
+"""
+
+
+async def test_a_process_that_is_forked_while_one_is_open_enters_its_own(
+    runtime_path: Path,
+    state_root: Path,
+    make_bundle: Callable[..., Path],
+    container_id: str,
+    anyio_backend: tuple[str, dict[str, bool]],
+) -> None:
+    backend, options = anyio_backend
+    words = [backend, "1" if options else "", runtime_path, state_root, make_bundle("sh", "-c", "exit 3"), container_id]
+    program = [sys.executable, "-W", "ignore::DeprecationWarning", "-c", textwrap.dedent(FORKING), *words]
+    ended = await anyio.run_process(program, check=False, cwd=Path(__file__).parents[1])
+    assert (ended.stdout, ended.returncode) == (b"child\nparent\n", 0), ended.stderr.decode()
+
+
+@pytest.fixture(params=["this kernel", "an older kernel"])
+def kernel(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """This kernel, and one that forgets the status of a process that was reaped."""
+    if request.param == "an older kernel":
+        monkeypatch.setattr(exit_status, "_kept_status", lambda pidfd: None)
+        monkeypatch.setattr(exit_status, "kernel_keeps_statuses", lambda: False)
+    return str(request.param)
+
+
+async def test_no_adoption_takes_a_process_that_another_call_is_about_to_claim(
+    reaping: Runc, make_bundle: Callable[..., Path], container_id: str, kernel: str
+) -> None:
+    """Many short processes at once, each of which may have ended before its own call knows of it."""
+    statuses: list[tuple[int, int | None]] = []
+    async with reaping.container(container_id, make_bundle("sleep", "100")) as container:
+        await container.start()
+
+        async def one(status: int) -> None:
+            async with ConsoleSocket() as socket:
+                command = ["sh", "-c", f"exit {status}"]
+                async with container.exec(command, tty=True, console_socket=socket) as process:
+                    statuses.append((status, (await process.wait()).status))
+
+        for _ in range(4):
+            async with anyio.create_task_group() as group:
+                for status in range(1, 8):
+                    group.start_soon(one, status)
+    assert len(statuses) == 28
+    assert all(wanted == known for wanted, known in statuses), statuses
+    await zombies_gone()
+
+
+LATE = """
+    import os, sys, time
+    import anyio
+    from runc_async import Runc
+    from runc_async._linux import exit_status
+
+    async def main():
+        async with Runc(runtime, root=root).container(id, bundle) as container:
+            await container.start()
+            began = time.monotonic()
+            ended = await container.wait()
+            assert ended.status == 5, ended
+            assert time.monotonic() - began < 30
+        print("all right", flush=True)
+
+    runtime, root, bundle, id, kernel = sys.argv[1:]
+    assert os.getpid() == 1
+    supervisor = os.fork()
+    if supervisor == 0:
+        if kernel == "an older kernel":
+            exit_status._kept_status = lambda pidfd: None
+            exit_status.kernel_keeps_statuses = lambda: False
+        status = 1
+        try:
+            anyio.run(main)
+            status = 0
+        finally:
+            os._exit(status)
+    # An init that reaps nobody else: as long as its service runs, or until it has time.
+    sys.exit(os.waitstatus_to_exitcode(os.waitpid(supervisor, 0)[1]))
+"""
+
+
+@pytest.mark.skipif(
+    exit_status._linux_version() < exit_status.SHOWS_STATUSES, reason="/proc/PID/stat has it from Linux 6.6 on"
+)
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_without_a_subreaper_the_status_is_known_also_where_pid_1_reaps_late(
+    runtime_path: Path, state_root: Path, make_bundle: Callable[..., Path], container_id: str, kernel: str
+) -> None:
+    words = [runtime_path, state_root, make_bundle("sh", "-c", "exit 5"), container_id, kernel]
+    unshare = ["unshare", "--pid", "--fork", "--kill-child", "--mount-proc"]
+    program = [*unshare, sys.executable, "-c", textwrap.dedent(LATE), *words]
+    ended = await anyio.run_process(program, check=False, cwd=Path(__file__).parents[1])
+    assert (ended.stdout, ended.returncode) == (b"all right\n", 0), ended.stderr.decode()
+
+
 async def test_without_a_subreaper_waiting_ends_at_the_right_moment_and_the_status_is_true_or_unknown(
     runc: Runc, make_bundle: Callable[..., Path], container_id: str
 ) -> None:
@@ -295,6 +503,9 @@ class Recorder(Monitor):
 
     def __init__(self) -> None:
         self.record: list[tuple[str, int]] = []
+
+    def runtime_starts(self) -> None:
+        self.record.append(("runtime starts", 0))
 
     def detached(self, pid: int) -> None:
         self.record.append(("detached", pid))
@@ -325,6 +536,7 @@ async def test_a_users_own_monitor_is_told_and_asked(
         assert (await container.wait()).status == 99
     pid = container.pid
     assert monitor.record == [
+        ("runtime starts", 0),
         ("runtime ended", 0),
         ("detached", pid),
         ("started", pid),
@@ -333,7 +545,7 @@ async def test_a_users_own_monitor_is_told_and_asked(
     ]
     monitor.record.clear()
     assert await runc.run(new_id(), make_bundle("true")) == 0
-    assert monitor.record == [("runtime ended", 0)]
+    assert monitor.record == [("runtime starts", 0), ("runtime ended", 0)]
 
 
 def test_a_monitor_must_say_how_to_wait() -> None:

@@ -47,55 +47,73 @@ class Watch:
     def __init__(self, fd: int, callback: Callable[[int], object]) -> None:
         own = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 3)
         try:
-            self._cancel = (_watch_on_trio if in_trio() else _watch_on_asyncio)(own, callback)
+            self._way = (_TrioWatch if in_trio() else _AsyncioWatch)(own, callback)
         except BaseException:
             os.close(own)
             raise
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it will not call back any more: it has, it was closed, or its event loop has ended."""
+        return self._way.is_over
+
     def close(self) -> None:
-        """Watch no more. Idempotent."""
-        self._cancel()
+        """Watch no more. Idempotent; in the thread of its event loop, unless that has ended."""
+        self._way.close()
 
 
-def _watch_on_asyncio(fd: int, callback: Callable[[int], object]) -> Callable[[], object]:
-    import asyncio
+class _AsyncioWatch:
+    def __init__(self, fd: int, callback: Callable[[int], object]) -> None:
+        import asyncio
 
-    loop = asyncio.get_running_loop()
-    watching = True
+        self._fd = fd
+        self._callback = callback
+        self._loop = asyncio.get_running_loop()
+        self._closed = False
+        self._loop.add_reader(fd, self._end)
 
-    def cancel() -> None:
-        nonlocal watching
-        if watching:
-            watching = False
-            if not loop.is_closed():
-                loop.remove_reader(fd)
-            os.close(fd)
+    @property
+    def is_over(self) -> bool:
+        return self._closed or self._loop.is_closed()
 
-    def ready() -> None:
+    def _end(self) -> None:
         try:
-            callback(fd)
+            self._callback(self._fd)
         finally:
-            cancel()
+            self.close()
 
-    loop.add_reader(fd, ready)
-    return cancel
+    def close(self) -> None:
+        if not self._closed:
+            self._closed = True
+            if not self._loop.is_closed():
+                self._loop.remove_reader(self._fd)
+            os.close(self._fd)
 
 
-def _watch_on_trio(fd: int, callback: Callable[[int], object]) -> Callable[[], object]:
-    import trio
+class _TrioWatch:
+    def __init__(self, fd: int, callback: Callable[[int], object]) -> None:
+        import trio
 
-    scope = trio.CancelScope()
+        self._fd = fd
+        self._callback = callback
+        self._scope = trio.CancelScope()
+        self.is_over = False
+        # A system task: what it watches may outlive the nursery of the task that started it, but not the run.
+        trio.lowlevel.spawn_system_task(self._wait)
 
-    async def wait() -> None:
+    async def _wait(self) -> None:
         # Only this task knows when nothing waits for the descriptor any more.
-        try:
-            with scope:
-                await trio.lowlevel.wait_readable(fd)
-            if not scope.cancel_called:
-                callback(fd)
-        finally:
-            os.close(fd)
+        import trio
 
-    # A system task: what it watches may outlive the nursery of whoever started it, not the run.
-    trio.lowlevel.spawn_system_task(wait)
-    return scope.cancel
+        try:
+            with self._scope:
+                await trio.lowlevel.wait_readable(self._fd)
+            if not self._scope.cancel_called:
+                self._callback(self._fd)
+        finally:
+            self.is_over = True
+            os.close(self._fd)
+
+    def close(self) -> None:
+        if not self.is_over:
+            self._scope.cancel()

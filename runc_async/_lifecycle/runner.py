@@ -52,7 +52,7 @@ class Runner:
     :ivar global_options: what stands before the command, but for ``--log``.
     :ivar env: variables added to the environment of every call.
     :ivar log: a file that the log of every call is appended to, or None.
-    :ivar monitor: the monitor of processes that a call leaves running, or None.
+    :ivar monitor: the monitor of processes that a call leaves running.
     :ivar client: whose calls these are, for `environment`.
     :ivar systemd_cgroup: whether systemd makes the cgroups.
     :ivar rootless: as given to the runtime; None is its own choice.
@@ -64,7 +64,7 @@ class Runner:
     global_options: Sequence[str]
     env: Mapping[str, str]
     log: str | None
-    monitor: Monitor | None
+    monitor: Monitor
     client: object
     systemd_cgroup: bool = False
     rootless: bool | None = None

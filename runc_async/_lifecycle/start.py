@@ -17,6 +17,7 @@ from .._errors import RuncError
 from .._eventloop.shield import at_checkpoints_only, shielded
 from .._io import IO, NullIO
 from .._linux import fd_reserve
+from .._linux.orphans import ORPHANS
 from .._linux.tempdir import private_directory
 from .._process.capture import Outcome
 from .._process.memfile import read_log
@@ -117,12 +118,14 @@ async def start(runner: Runner, call: StartCall, *, task_status: TaskStatus[int]
 
     :returns: the status of what it ran; 0 if it only started it.
     """
-    async with launch(runner, call) as launched:
-        task_status.started(launched.pid)
-        status = await launched.wait()
-        if call.detached and runner.monitor and launched.started_pid:
-            runner.monitor.detached(launched.started_pid)
-        return status
+    with ORPHANS.call() if call.detached else contextlib.nullcontext():
+        async with launch(runner, call) as launched:
+            task_status.started(launched.pid)
+            status = await launched.wait()
+            if call.detached and (process := launched.open_started()) is not None:
+                with process:
+                    runner.monitor.detached(process.pid)
+            return status
 
 
 @contextlib.asynccontextmanager
@@ -135,6 +138,7 @@ async def launch(runner: Runner, call: StartCall) -> AsyncGenerator[Launched]:
     io = NullIO() if call.io is None else call.io
     if not isinstance(cast("object", io), IO):
         raise TypeError(f"io must be an IO, not {type(io).__name__}")
+    runner.monitor.runtime_starts()
     with _connect_sockets(call), contextlib.ExitStack() as stack:
         stack.callback(io.started)
         fd_reserve.fill()

@@ -59,8 +59,7 @@ async def _undo(runner: Runner, started: Started, process: Process, log: int) ->
 
 def runner_ended(runner: Runner) -> None:
     """Tell the monitor that a runtime process has ended: what that had started may be this process's to reap now."""
-    if runner.monitor:
-        runner.monitor.runtime_ended()
+    runner.monitor.runtime_ended()
 
 
 async def clear(runner: Runner, started: Started, log: int) -> None:

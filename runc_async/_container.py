@@ -120,7 +120,8 @@ class Container(Generic[AnyIO_co]):
         container, or it is killed.
 
         :returns: the `Exit`: the status as a shell gives it (128 + N for signal N), None where it cannot be known
-            (no `Subreaper`, and Linux older than 6.15); and when it ended.
+            (without a `Subreaper` another process reaps it, and may do so before this one has seen how it ended; from
+            Linux 6.15 on the kernel remembers that); and when it ended.
         """
         async with self._waiting:
             if self._exit is None:

@@ -357,11 +357,7 @@ class Container(Generic[AnyIO_co]):
 
     async def _kill_and_wait(self, launched: Launched, cgroup: ExecCgroup | None) -> int:
         """Kill what a call has started, as soon as it has; the status of its process."""
-        await launched.wait_started()
-        process = launched.open_started()
-        if process is not None:
-            with process, contextlib.suppress(ProcessLookupError):
-                process.send_signal(signals.SIGKILL)
+        await launched.kill()
         if cgroup is not None:
             await cgroup.kill(self._runner.settings.cleanup_timeout)
         return await launched.wait()

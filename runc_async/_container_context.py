@@ -63,7 +63,7 @@ async def _create(runner: Runner, call: StartCall, io: AnyIO) -> Container[AnyIO
             if init is None:
                 reason = f"the init of container {call.id} ended while it was being created"
                 raise ContainerNotRunningError((CREATE.name, call.id), 0, reason)
-            runner.monitor.detached(init.pid)
+            launched.tell_monitor()
             return Container(runner, call.id, init, io, state=state, cgroups=cgroups, config=launched.config)
     except BaseException:
         if is_created:

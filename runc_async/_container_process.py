@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from ._linux.signals import signal_number
 from ._models import Exit
 from ._monitor import Watched
 
@@ -61,14 +62,16 @@ class ContainerProcess:
         return self._exit
 
     async def kill(self, signal: int | signals.Signals | str = signals.SIGTERM) -> None:
-        """Send it a signal, by pidfd.
+        """Send it a signal: by pidfd, or by the runtime if its pid on the host is not its own (gVisor).
 
         :param signal: a number, a `signal.Signals` or a name, with or without ``SIG``.
         :raises ProcessLookupError: it has ended.
         """
         if self._process is None:
             raise ProcessLookupError(f"process {self.pid} has ended")
-        self._process.send_signal(signal)
+        number = 0 if signal == 0 else signal_number(signal)
+        if not await self._launched.signal_inside(number):
+            self._process.send_signal(number)
         await anyio.lowlevel.checkpoint()
 
     async def _wait_monitored(self, monitor: Monitor) -> Exit:
@@ -81,7 +84,8 @@ class ContainerProcess:
             return
         if self._monitor is not None:
             with contextlib.suppress(ProcessLookupError):
-                self._process.send_signal(signals.SIGKILL)
+                if not await self._launched.signal_inside(signals.SIGKILL):
+                    self._process.send_signal(signals.SIGKILL)
             await self._process.wait()
             self._monitor.forgotten(self._process)
         if self._watched is not None:

@@ -78,6 +78,8 @@ def decode(shape: type[T], data: bytes) -> T:
         _ = result.data
     if isinstance(result, ContainerState):
         _ = result.created
+        if result.pid < 0:  # runsc, of one that has stopped
+            msgspec.structs.force_setattr(result, "pid", 0)
     return result
 
 

@@ -33,10 +33,11 @@ class Dialect:
         there is only a process that waits for it.
     :ivar finds_prefixes: whether it takes the beginning of an id for the whole, and forgets a container when another
         one is to have its id: so a call has to look for the exact state first.
+    :ivar failure_status: the status with which ``run`` ends when it could not start the program, though it has written
+        the pid file; it has then logged an error. None if there is no such case.
     :ivar state_files: the names in its root of the files that keep one container's state, with ``{id}``; the first one
         exists as long as the container. None if the state is in a directory named by the id.
     :ivar executes_sealed: whether it starts containers when it was itself executed from memory.
-    :ivar helpers: argv[0] of its helper processes, which are this process's to reap once it is their subreaper.
     :ivar default_root: the directory of its state without ``--root``, for the variables of an environment and a user.
     """
 
@@ -47,9 +48,9 @@ class Dialect:
     greatest_signal: int = 64
     has_host_pids: bool = True
     finds_prefixes: bool = False
+    failure_status: int | None = None
     state_files: Sequence[str] | None = None
     executes_sealed: bool = True
-    helpers: Sequence[bytes] = ()
     default_root: Callable[[Mapping[str, str], int], str | None]
 
     def lacks(self, command: str, flag: str = "") -> str:
@@ -166,9 +167,9 @@ RUNSC = Dialect(
     greatest_signal=31,
     has_host_pids=False,
     finds_prefixes=True,
+    failure_status=128,
     state_files=("{id}_sandbox:{id}.lock", "{id}_sandbox:{id}.state"),
     executes_sealed=False,
-    helpers=(b"runsc-gofer", b"runsc-sandbox"),
     default_root=_runsc_root,
 )
 YOUKI = Dialect(

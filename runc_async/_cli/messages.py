@@ -1,8 +1,8 @@
 """What the runtime says when it fails → the class of the error, in one table.
 
-The sentences are those of runc 1.1 to 1.5 and crun 1.8 to 1.28. What the table does not know, and what no
-class fits better, is a plain `CommandError`: a program that is not found in the container, permission denied,
-a cgroup that is gone, a value that the runtime refuses.
+The sentences are those of runc 1.1 to 1.5, crun 1.8 to 1.28 and gVisor's runsc of December 2022. What the table does
+not know, and what no class fits better, is a plain `CommandError`: a program that is not found in the container,
+permission denied, a cgroup that is gone.
 """
 
 from __future__ import annotations
@@ -56,6 +56,7 @@ _NOT_THERE = r"(no such (file|device)|not a directory)"
 _REJECTIONS = (
     # It is not JSON, or has another shape.
     r"(unexpected )?EOF$|invalid character |json: |config cannot be null",
+    r"reading spec: |(creating container: )?(spec|process) .*must be|Spec\.",  # runsc
     # The root file system.
     r"(root|`rootfsPath`) must be specified|unknown version specified",
     r"unable to start init: fork/exec \S+: not a directory",
@@ -98,13 +99,15 @@ TABLE: tuple[Row, ...] = (
     Row(r"container `[^`]*` does not exist\b", ContainerNotFoundError),
     Row(r"error opening file `.*/status`: No such file", ContainerNotFoundError),  # crun to 1.20
     Row(r"cannot open directory [`'].*[`']: No such file", ContainerNotFoundError, frozenset({"delete"})),
+    Row(r"loading (sandbox|container( \"[^\"]*\")?): file does not exist", ContainerNotFoundError),  # runsc
     Row(r"container with given ID already exists$", ContainerExistsError),
     Row(r"container with id exists: ", ContainerExistsError),  # runc 1.0
     Row(r"container `[^`]*` already exists$", ContainerExistsError),
+    Row(r"creating container: .*container already exists$", ContainerExistsError),  # runsc
     Row(r"invalid (container )?id format", InvalidContainerIdError),
     Row(r"container id cannot be empty", InvalidContainerIdError),
     Row(r"invalid character `.*` in the container ID ", InvalidContainerIdError),
-    Row(r"invalid container ID ", InvalidContainerIdError),
+    Row(r"(creating container: )?invalid container ID[: ]", InvalidContainerIdError),
     Row(r"cannot create state directory for `([^`]*/|[^`]{256,}`)", InvalidContainerIdError),  # crun 1.8
     # Too long for a directory's name.
     Row(r"(l?stat|mkdir) \S*/[^/ ]{256,}: file name too long", InvalidContainerIdError),
@@ -118,7 +121,11 @@ TABLE: tuple[Row, ...] = (
     Row(r"the container `[^`]*` is paused$", ContainerNotRunningError),
     Row(r"kill container: No such process|container process not found", ContainerNotRunningError),
     Row(r"process not running|open pidfd: No such process", ContainerNotRunningError),
+    Row(r".*container \"[^\"]*\" not started$|.*cannot .* container \"[^\"]*\" in state (stopped|paused)",
+        ContainerNotRunningError),  # runsc
+    Row(r"connecting to control server at PID |.*sandbox (is not|no longer) running", ContainerNotRunningError),
     # Running, or already started.
+    Row(r"starting container: cannot start container \"[^\"]*\" in state (running|created)", ContainerRunningError),
     Row(r"cannot start (an already running container|a container in the \S+ state)", ContainerRunningError),
     Row(r"cannot open `.*/exec\.fifo`: No such file", ContainerRunningError, frozenset({"start"})),
     Row(r"cannot delete container \S+ that is not stopped", ContainerRunningError),
@@ -155,6 +162,7 @@ _UNKNOWN_FLAG = re.compile(
     r"|.*: invalid option -- '(?P<short>.)'"
 )
 _UNKNOWN_COMMAND = re.compile(r"No help topic for '(?P<runc>.*)'|unknown command (?P<crun>\S+)$")
+_UNKNOWN_SIGNAL = re.compile(r'unknown signal "(.*)"$')
 _NO_DESCRIPTOR = re.compile(r"open(ing| log file)? .?/proc/self/fd/\d+.?: no such (file|device)", re.IGNORECASE)
 _NO_PS_OPTIONS = re.compile(r".*`ps` requires a maximum of 1 arguments")
 
@@ -245,12 +253,16 @@ def failure(
         last word on standard error, else a sentence that says there was none.
     """
     message = (
-        _decisive(log) or _crash(stderr) or _decisive(parse_log(stderr)) or _usage_error(stdout) or _silence(status)
+        _decisive(log)
+        or _crash(stderr)
+        or _usage_error(stdout, stderr)
+        or _decisive(parse_log(stderr))
+        or _silence(status)
     )
     if _NO_DESCRIPTOR.match(message):
         reason = "the runtime did not get the descriptors of this call: what it is launched by closes them"
         return CommandError(argv, status, f"{reason} ({message})", log)
-    command = next((word for word in argv[1:] if word in COMMANDS), "")
+    command = _name_command(argv)
     if unsupported := _unsupported(argv, command, message, version):
         return UnsupportedError(argv, status, unsupported, log)
     core = _LEAD.sub("", message, count=1)
@@ -285,9 +297,13 @@ def _crash(stderr: bytes) -> str:
     return found[0] if found else ""
 
 
-def _usage_error(stdout: bytes) -> str:
-    first, _, _ = stdout.decode(errors="replace").partition("\n")
-    return first if first.startswith("Incorrect Usage") else ""
+def _usage_error(stdout: bytes, stderr: bytes) -> str:
+    """What comes before the runtime's help: runc's on standard output, runsc's on standard error."""
+    for output in (stdout, stderr):
+        first, _, _ = output.decode(errors="replace").partition("\n")
+        if first.startswith(("Incorrect Usage", "flag provided but not defined", "Usage: runsc <")):
+            return first
+    return ""
 
 
 def _silence(status: int) -> str:
@@ -299,6 +315,10 @@ def _unsupported(argv: Sequence[str], command: str, message: str, version: str |
     runtime = os.path.basename(argv[0]) if argv else "the runtime"
     if version:
         runtime = f"{runtime} {version}"
+    if message.startswith("Usage: runsc <") and command:  # all that runsc says of an unknown command
+        return f"{runtime} has no command {command}"
+    if unknown := _UNKNOWN_SIGNAL.match(message):
+        return f"{runtime} kill cannot send signal {unknown[1]}"
     if unknown := _UNKNOWN_COMMAND.match(message):
         return f"{runtime} has no command {unknown['runc'] or unknown['crun']}"
     if _NO_PS_OPTIONS.match(message):
@@ -309,3 +329,10 @@ def _unsupported(argv: Sequence[str], command: str, message: str, version: str |
     # Go's flags name every flag with one dash, getopt's message gives a long one with its two.
     flag = unknown["long"] or f"{'-' if len(name) == 1 else '--'}{name}"
     return f"{runtime} {command} has no flag {flag}" if command else f"{runtime} has no flag {flag}"
+
+
+def _name_command(argv: Sequence[str]) -> str:
+    """Find the command in a command line: what follows the runtime's log, or else the first known word."""
+    if "--log" in argv:
+        return next((word for word in argv[argv.index("--log") + 2 :] if not word.startswith("-")), "")
+    return next((word for word in argv[1:] if word in COMMANDS), "")

@@ -15,11 +15,9 @@ __all__ = [
     "NOT_CONTAINERS",
     "OLDEST",
     "SINCE",
-    "STARTING_NAMES",
     "VULNERABILITIES",
     "Release",
     "Vulnerability",
-    "default_root",
     "has",
     "known_vulnerabilities",
 ]
@@ -35,25 +33,6 @@ GO_CRASH_STATUS = 2
 
 NOT_CONTAINERS = frozenset({".cache", ".empty-directory"})
 """What crun keeps in its root besides the containers: compiled filters, and a mount point."""
-
-STARTING_NAMES = (b"runc:[", b"crun:[", b"[libcrun:")
-"""How the name (``/proc/PID/comm``) of a runtime's own child begins before it executes the container's program."""
-
-DEFAULT_ROOTS = frozenset({"runc", "crun"})
-"""The runtimes that keep their state in ``/run/NAME`` for root, and in ``$XDG_RUNTIME_DIR/NAME`` for others."""
-
-
-def default_root(runtime: str, uid: int, environment: Mapping[str, str]) -> str | None:
-    """The directory in which a runtime keeps its containers' state without ``--root``; None if it is not known.
-
-    :param runtime: the name under which it runs.
-    :param uid: the user it runs as.
-    """
-    if runtime not in DEFAULT_ROOTS:
-        return None
-    base = "/run" if uid == 0 else environment.get("XDG_RUNTIME_DIR")
-    return f"{base}/{runtime}" if base else None
-
 
 # -- which version has which command and flag --------------------------------------------------------------
 

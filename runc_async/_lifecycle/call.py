@@ -72,7 +72,8 @@ class Started:
     """What is remembered of a call until its end.
 
     :ivar flags: the command and its flags, without what follows them.
-    :ivar inner_pid_file: where a runtime whose processes have no pids on the host writes the pid of a process inside.
+    :ivar inner_pid_file: what the pid of a process inside is written to, by a runtime whose processes have no pids on
+        the host; None for the others.
     :ivar before: what of the container existed before the runtime process started.
     :ivar begun: when the call began, in nanoseconds since the epoch.
     :ivar criu_work_path: where CRIU works, if the command runs CRIU.
@@ -83,7 +84,7 @@ class Started:
     detached: bool
     flags: Sequence[str]
     pid_file: PidFile
-    inner_pid_file: str
+    inner_pid_file: PidFile | None
     config: Config | None
     before: Survey
     begun: int

@@ -31,11 +31,12 @@ class PidFile:
     :ivar path: where the runtime writes it.
     :param directory: a directory that no other user can write to, and that only this call uses.
     :param copy: where the caller wants the pid, or None.
+    :param name: the name of the file.
     :raises OSError: the caller's file cannot be written; named before anything is started.
     """
 
-    def __init__(self, directory: str, copy: str | None) -> None:
-        self.path = os.path.join(directory, "pid")
+    def __init__(self, directory: str, copy: str | None = None, *, name: str = "pid") -> None:
+        self.path = os.path.join(directory, name)
         self._directory = directory
         self._copy = copy
         self._draft = ""

@@ -33,7 +33,7 @@ from .._linux.pidfd import Pidfd, reap_ended
 from .._linux.statx import birth
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
 __all__ = [
     "Identity",
@@ -43,6 +43,7 @@ __all__ = [
     "identify",
     "kill_processes",
     "open_started",
+    "read_helpers",
     "read_state_file",
     "survey",
     "sweep_cgroups",
@@ -56,13 +57,15 @@ AGAIN = 0.01
 """Seconds until the next try to remove a cgroup: it can stay busy for a moment after its last process."""
 STATE_FILES = ("state.json", "status")
 """The file that describes a container in its state directory: runc's name, crun's name."""
+LOCK = ".lock"
+"""What the name of the file ends in that runsc keeps as long as a container, beside its state file."""
 UNREMOVED = re.compile(rb"emove")
 CGROUP_PATH = re.compile(rb"/sys/fs/cgroup/[^\s\\\"\]]+")
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """A directory that exists now, and not another one of the same name later."""
+    """A directory or file that exists now, and not another one of the same name later."""
 
     path: str
     device: int
@@ -71,17 +74,18 @@ class Identity:
     """Nanoseconds since the epoch; 0 if the file system does not say. A file system may use an inode number again."""
 
     def is_there(self) -> bool:
-        """Whether the path still leads to this directory."""
+        """Whether the path still leads to the same."""
         return identify(self.path) == self
 
 
 def identify(path: str | None) -> Identity | None:
-    """Identify a directory; None if the path is None, or is not a directory."""
+    """Identify a directory or a regular file; None if the path is None, or leads to nothing or to something else."""
     if path is None:
         return None
     try:
         status = os.lstat(path)
-        return Identity(path, status.st_dev, status.st_ino, birth(path)) if stat.S_ISDIR(status.st_mode) else None
+        is_one = stat.S_ISDIR(status.st_mode) or stat.S_ISREG(status.st_mode)
+        return Identity(path, status.st_dev, status.st_ino, birth(path)) if is_one else None
     except OSError:
         return None
 
@@ -161,6 +165,16 @@ class _CrunState(msgspec.Struct, rename="kebab"):
     bundle: str = ""
 
 
+class _RunscState(msgspec.Struct, rename="camel"):
+    bundle_dir: str = ""
+    gofer_pid: int = 0
+    sandbox: _RunscSandbox | None = None
+
+
+class _RunscSandbox(msgspec.Struct):
+    pid: int = 0
+
+
 class StateFile(msgspec.Struct):
     """What a runtime's state file says of a container."""
 
@@ -169,8 +183,32 @@ class StateFile(msgspec.Struct):
     bundle: str
 
 
+def read_helpers(path: str) -> Sequence[int]:
+    """Read the pids of the runtime's processes that live as long as a container, besides its init.
+
+    :param path: as for `read_state_file`.
+    """
+    state = _read_runsc_state(path)
+    return [state.gofer_pid] if state is not None and state.gofer_pid else []
+
+
+def _read_runsc_state(path: str) -> _RunscState | None:
+    if not path.endswith(LOCK):
+        return None
+    try:
+        with open(f"{path.removesuffix(LOCK)}.state", "rb") as file:
+            return msgspec.json.decode(file.read(), type=_RunscState)
+    except (OSError, msgspec.DecodeError, ValueError):
+        return None
+
+
 def read_state_file(directory: str) -> StateFile | None:
-    """Read the state file of a container; None if it is missing, empty or half written."""
+    """Read the state file of a container; None if it is missing, empty or half written.
+
+    :param directory: the container's state directory; of runsc the lock file beside its state file.
+    """
+    if (found := _read_runsc_state(directory)) is not None:
+        return StateFile(found.sandbox.pid if found.sandbox else 0, 0, found.bundle_dir)
     for name, shape in zip(STATE_FILES, (_RuncState, _CrunState), strict=True):
         try:
             with open(os.path.join(directory, name), "rb") as file:
@@ -278,6 +316,11 @@ def clear_state(state: Identity) -> None:
     :raises OSError: it cannot be unmounted or removed.
     """
     if not state.is_there():
+        return
+    if not os.path.isdir(state.path):
+        for path in (f"{state.path.removesuffix(LOCK)}.state", state.path):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(path)
         return
     for point in _mount_points_below(state.path):
         mounts.unmount(point)

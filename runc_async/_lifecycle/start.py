@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import time
 from typing import TYPE_CHECKING, Any, cast
 
@@ -29,6 +30,7 @@ from .config import read_config
 from .dialect import check_exact_id, check_executor, check_free_id
 from .pid_file import PidFile
 from .runner import path_of
+from .sandbox import signal_inside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Generator, Mapping, Sequence
@@ -75,6 +77,16 @@ class Launched:
         """The bundle's ``config.json``, as it was when the call began."""
         return self._started.config
 
+    def tell_monitor(self) -> None:
+        """Tell the monitor which processes the runtime has left running."""
+        process = self.open_started()
+        if process is not None:
+            with process:
+                self._runner.monitor.detached(process.pid)
+        state = self.state
+        for pid in remnants.read_helpers(state.path) if state is not None else ():
+            self._runner.monitor.detached(pid)
+
     @property
     def started_pid(self) -> int | None:
         """The pid of what the runtime has started; None as long as it has started nothing."""
@@ -104,6 +116,30 @@ class Launched:
         self.is_settled = True
         return status
 
+    async def kill(self) -> None:
+        """Kill the process that was started, as soon as it is."""
+        await self.wait_started()
+        process = self.open_started()
+        if process is not None:
+            with process, contextlib.suppress(ProcessLookupError):
+                if not await self.signal_inside(signal.SIGKILL):
+                    process.send_signal(signal.SIGKILL)
+
+    async def signal_inside(self, number: int) -> bool:
+        """Send a signal to the process that was started, if its pid on the host is not its own.
+
+        :returns: whether it has no such pid; else nothing was done.
+        :raises ProcessLookupError: it has ended.
+        """
+        inner = self._started.inner_pid_file
+        if inner is None:
+            return False
+        pid = await inner.wait(self._process)
+        if pid is None:
+            raise ProcessLookupError(f"process {self.started_pid} has ended")
+        await signal_inside(self._runner, self._started.id, pid, number)
+        return True
+
     async def wait_started(self) -> None:
         """Wait until the runtime has started the process.
 
@@ -122,9 +158,8 @@ async def start(runner: Runner, call: StartCall, *, task_status: TaskStatus[int]
         async with launch(runner, call) as launched:
             task_status.started(launched.pid)
             status = await launched.wait()
-            if call.detached and (process := launched.open_started()) is not None:
-                with process:
-                    runner.monitor.detached(process.pid)
+            if call.detached:
+                launched.tell_monitor()
             return status
 
 
@@ -146,16 +181,17 @@ async def launch(runner: Runner, call: StartCall) -> AsyncGenerator[Launched]:
         leases, log = stack.enter_context(runner.open_descriptors(call.preserve_fds))
         pid_file = _open_pid_file(runner, call, folder)
         stack.callback(pid_file.close)
-        inner_pid_file = os.path.join(folder, "inner-pid")
+        inner = PidFile(folder, name="inner-pid")
         paths = {name: path_of(leases, name, content) for name, content in call.files.items()}
-        line, flags = _build_line(call, paths, pid_file.path, inner_pid_file, runner.dialect)
+        line, flags = _build_line(call, paths, pid_file.path, inner.path, runner.dialect)
         if await runner.find_dialect():  # only now: wrong arguments are refused before anything is started
-            line, flags = _build_line(call, paths, pid_file.path, inner_pid_file, runner.dialect)
+            line, flags = _build_line(call, paths, pid_file.path, inner.path, runner.dialect)
         _check_id(runner, call)
         ends = await io.open()
         null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         leases.stdio(*(null if end is None else leases.lease(end) for end in ends))
-        started = _survey(runner, call, flags, pid_file, inner_pid_file)
+        has_inner = not call.command.makes_container and not runner.dialect.has_host_pids
+        started = _survey(runner, call, flags, pid_file, inner if has_inner else None)
         arguments = runner.build_arguments(leases, log, line)
         process = Process(runner.settings, leases, arguments, runner.build_environment(), log)
         launched = Launched(runner, started, process, log)
@@ -237,7 +273,9 @@ def _check_id(runner: Runner, call: StartCall) -> None:
         check_exact_id(runner, call.command.name, [call.id])
 
 
-def _survey(runner: Runner, call: StartCall, flags: Sequence[str], pid_file: PidFile, inner_pid_file: str) -> Started:
+def _survey(
+    runner: Runner, call: StartCall, flags: Sequence[str], pid_file: PidFile, inner_pid_file: PidFile | None
+) -> Started:
     """Look at what is there before the runtime process starts."""
     resolve = runner.settings.resolve
     config = None

@@ -18,6 +18,7 @@ from .._linux.pidfd import Pidfd, reap_ended
 from .._process import cancel
 from .._process.memfile import read_log
 from . import remnants
+from .sandbox import kill_tree_inside
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -46,6 +47,8 @@ async def undo(runner: Runner, started: Started, process: Process, log: int) -> 
 
 async def _undo(runner: Runner, started: Started, process: Process, log: int) -> None:
     command = started.command
+    if process.pid:
+        await _kill_inside(runner, started, process)
     status = await cancel.abandon(process, spared=command.spared, kill_when_alone=not command.makes_container)
     if not process.pid:  # it was never started
         return
@@ -70,6 +73,7 @@ async def clear(runner: Runner, started: Started, log: int) -> None:
     timeout = runner.settings.cleanup_timeout
     before = started.before
     if not started.command.makes_container:
+        await _kill_inside(runner, started)
         process = remnants.open_started(started.pid_file.read(), before.begun)
         if process is not None:
             with process:
@@ -93,6 +97,21 @@ async def clear(runner: Runner, started: Started, log: int) -> None:
         # Only the runtime knows where its state is; the id is this call's, since the runtime has written the pid file.
         await runner.run("delete", {"force": True}, [started.id])
     await remnants.clear_cgroups(before.created_cgroups(), timeout)
+
+
+async def _kill_inside(runner: Runner, started: Started, process: Process | None = None) -> None:
+    """Kill what a call has started inside a sandbox, where its pid on the host is not its own.
+
+    :param process: the runtime process, which may not have started it yet.
+    """
+    if started.inner_pid_file is None:
+        return
+    pid = started.inner_pid_file.read()
+    if pid is None and process is not None and process.is_running:
+        with anyio.move_on_after(runner.settings.cleanup_timeout):
+            pid = await started.inner_pid_file.wait(process)
+    if pid is not None:
+        await kill_tree_inside(runner, started.id, pid)
 
 
 async def kill_and_wait(process: Pidfd) -> None:
@@ -120,7 +139,7 @@ async def remove(
     :param cgroups: those that were created for the container.
     :raises CommandError: the runtime could not delete it.
     """
-    if init is not None and procfs.leads_pid_namespace(init.pid):
+    if init is not None and (procfs.leads_pid_namespace(init.pid) or not runner.dialect.has_host_pids):
         await kill_init(runner, id, init, state)
     if await is_same(runner, id, init, state):
         await delete(runner, id, force=True)

@@ -42,7 +42,8 @@ async def judge(runner: Runner, started: Started, outcome: Outcome, log: int) ->
     :raises CommandError: the runtime failed; what it left has been removed.
     """
     pid = started.pid_file.read()
-    if pid is not None and _is_the_processs_own(outcome.status, pid, started):
+    has_failed = outcome.status == runner.dialect.failure_status and _has_logged_error(outcome)
+    if pid is not None and not has_failed and _is_the_processs_own(outcome.status, pid, started):
         return
     try:
         error = await _explain(runner, started, outcome)
@@ -54,6 +55,10 @@ async def judge(runner: Runner, started: Started, outcome: Outcome, log: int) ->
     if not isinstance(error, ContainerExistsError):  # what exists belongs to another call
         await undo.clear_failed(runner, started, log)
     raise error
+
+
+def _has_logged_error(outcome: Outcome) -> bool:
+    return any(entry.level in ("error", "fatal") for entry in parse_log(outcome.log))
 
 
 def _is_the_processs_own(status: int, pid: int, started: Started) -> bool:

@@ -19,12 +19,14 @@ from . import libc, procfs
 from .pidfd import reap_ended
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Generator
+    from collections.abc import Callable, Generator, Mapping
 
-__all__ = ["ORPHANS", "Orphans", "is_reaper"]
+__all__ = ["ORPHANS", "Orphans", "is_reaper", "is_stub"]
 
 ON_THE_WAY = ("runc:[", "crun:[", "[libcrun:")
 """How the names of a runtime's own children begin that are on their way into a container."""
+STUB, NOBODY = "exe", "65534"
+"""The name under which gVisor executes itself, and the user that its kernel runs as."""
 
 
 def is_reaper() -> bool:
@@ -172,7 +174,9 @@ class Orphans:
         if inherited and (by_session or found.session in sessions):
             return True
         namespaces = {leader.namespace for leader in self._leaders.values()} - {None}
-        return _pid_namespace(found.pid) in namespaces or found.comm.startswith(ON_THE_WAY)
+        if _pid_namespace(found.pid) in namespaces or found.comm.startswith(ON_THE_WAY):
+            return True
+        return found.comm == STUB and is_stub(procfs.status(found.pid))
 
     def _watch(self, found: procfs.Stat, owner: object) -> None:
         pid = found.pid
@@ -202,6 +206,21 @@ class Orphans:
     def _reap(self, pid: int, pidfd: int) -> None:
         reap_ended(pidfd)
         self._leaders.pop(pid, None)
+
+
+def is_stub(status: Mapping[str, str]) -> bool:
+    """Whether a process is a stub of gVisor: one in which its kernel lets programs run. Nothing else waits for one.
+
+    It leads a session of its own; it is told from other children by having capabilities though it is nobody.
+
+    :param status: name to value, of ``/proc/PID/status``.
+    """
+    return (
+        status.get("Name") == STUB
+        and status.get("Uid", "").split()[:1] == [NOBODY]
+        and (status.get("NoNewPrivs"), status.get("Seccomp")) == ("1", "2")
+        and int(status.get("CapEff", "0"), 16) != 0
+    )
 
 
 def _pid_namespace(pid: int) -> int | None:

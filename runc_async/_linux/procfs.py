@@ -21,6 +21,7 @@ __all__ = [
     "pid_namespace",
     "read_pid_file",
     "stat",
+    "status",
 ]
 
 
@@ -94,6 +95,12 @@ def is_alive(pid: int) -> bool:
     """Whether there is such a process, and it has not ended; one that has ended may wait to be reaped."""
     found = stat(pid)
     return found is not None and found.state not in "ZX"
+
+
+def status(pid: int) -> dict[str, str]:
+    """Read ``/proc/PID/status``: name to value; empty if there is no such process."""
+    lines = (os.fsdecode(line).partition(":") for line in _read(pid, "status").splitlines())
+    return {name: value.strip() for name, _, value in lines}
 
 
 def children(pid: int) -> list[int]:

@@ -126,6 +126,30 @@ SENTENCES = [
     ("create", "open `/nope/pid` for writing: No such file or directory", CommandError),
     ("run", 'runc run failed: unable to start: exec: "x": executable file not found in $PATH', CommandError),
     ("run", "executable file `x` not found in $PATH: No such file or directory", CommandError),
+    # gVisor's runsc
+    ("state", "loading container: file does not exist", ContainerNotFoundError),
+    ("delete", 'loading container "y": file does not exist', ContainerNotFoundError),
+    ("exec", "loading sandbox: file does not exist", ContainerNotFoundError),
+    ("create", "creating container: cannot lock container metadata file: container already exists",
+     ContainerExistsError),
+    ("create", "creating container: invalid container id: a/b", InvalidContainerIdError),
+    ("create", 'reading spec: error opening spec file "/b/config.json": no such file', BundleError),
+    ("run", "reading spec: Spec.Process.Arg must be defined: {}", BundleError),
+    ("exec", 'executing processes for container: executing command "x" in sandbox: container "y" not started',
+     ContainerNotRunningError),
+    ("exec", 'executing processes for container: cannot execute in container "x" in state stopped',
+     ContainerNotRunningError),
+    ("exec", 'executing processes for container: cannot execute in container "x" in state paused',
+     ContainerNotRunningError),
+    ("exec", 'executing processes for container: executing command "x" in sandbox: error finding executable "x"',
+     CommandError),
+    ("ps", 'getting processes for container: cannot get processes of container "x" in state stopped',
+     ContainerNotRunningError),
+    ("pause", 'pause failed: cannot pause container "x" in state stopped', ContainerNotRunningError),
+    ("start", 'starting container: cannot start container "x" in state stopped', ContainerNotRunningError),
+    ("start", 'starting container: cannot start container "x" in state running', ContainerRunningError),
+    ("kill", 'cannot signal container "x" in state paused', ContainerNotRunningError),
+    ("kill", "connecting to control server at PID 7: connection refused", ContainerNotRunningError),
     ("pause", "openat2 /sys/fs/cgroup/freezer/x/freezer.state: no such file or directory", CommandError),
 ]  # fmt: skip
 
@@ -207,13 +231,19 @@ UNSUPPORTED = [
     ("create: invalid option -- 'Z'", "runc 1.1.5 create has no flag -Z"),
     ("No help topic for 'mounts'", "runc 1.1.5 has no command mounts"),
     ("unknown command mounts", "runc 1.1.5 has no command mounts"),
+    (
+        "flag provided but not defined: -frob\nUsage: runsc <flags>\n\n\tcreate\n",
+        "runc 1.1.5 create has no flag --frob",
+    ),
+    ("Usage: runsc <flags> <subcommand>\n\nSubcommands:\n", "runc 1.1.5 has no command create"),
+    ('unknown signal "37"', "runc 1.1.5 kill cannot send signal 37"),
 ]
 
 
 @pytest.mark.parametrize(("said", "wanted"), UNSUPPORTED)
 @pytest.mark.parametrize("where", ["log", "stderr"])
 def test_an_unsupported_flag_or_command_is_named_with_the_version(said: str, wanted: str, where: str) -> None:
-    log = [LogEntry("error", said)] if where == "log" else []
+    log = [LogEntry("error", said.partition("\n")[0])] if where == "log" else []
     stderr = b"" if log else f"{said}\nTry `crun --help' or `crun --usage' for more information.\n".encode()
     error = failure(["/usr/sbin/runc", "create", "x"], 1, log=log, stderr=stderr, version="1.1.5")
     assert type(error) is UnsupportedError

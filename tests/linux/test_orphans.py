@@ -13,7 +13,7 @@ import anyio
 import pytest
 
 from runc_async._linux import libc, orphans, procfs
-from runc_async._linux.orphans import Orphans, is_reaper
+from runc_async._linux.orphans import Orphans, is_reaper, is_stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -284,3 +284,19 @@ def test_a_process_is_a_reaper_if_it_is_pid_1_or_adopts_orphans(monkeypatch: pyt
     with monkeypatch.context() as patch:
         patch.setattr(orphans.os, "getpid", lambda: 1)
         assert is_reaper()
+
+
+STUB = {"Name": "exe", "Uid": "65534\t65534", "CapEff": "0000000000240000", "NoNewPrivs": "1", "Seccomp": "2"}
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"Name": "runsc"}, {"Uid": "0\t0\t0\t0"}, {"CapEff": "0000000000000000"}, {"NoNewPrivs": "0"}, {"Seccomp": "0"},
+        {"Name": ""}, {"Uid": ""},
+    ],
+)  # fmt: skip
+def test_a_stub_of_gvisor_is_told_from_other_processes(other: dict[str, str]) -> None:
+    assert is_stub(STUB)
+    assert not is_stub({**STUB, **other})
+    assert not is_stub({})

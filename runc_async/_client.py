@@ -270,7 +270,7 @@ class Runc:
             version = parse_version(outcome.stdout.decode(errors="replace"))
         except ValueError as exc:
             raise DecodeError(outcome.argv, outcome.stdout, str(exc)) from exc
-        self._runner.finder.learn(self._runner, version)
+        self._runner.finder.learn(self.executor, version)
         return version
 
     async def features(self, *, extra_args: Sequence[str] = ()) -> Features:

@@ -15,10 +15,10 @@ from .._executor import identify_executable, is_sealed
 from .._models import Version, parse_version
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from .._executor import Identity
-    from .runner import Runner
+    from .._executor import Executor, Identity
+    from .._process.capture import Outcome
 
 __all__ = ["DialectFinder", "check_exact_id", "check_executor", "check_free_id"]
 
@@ -40,70 +40,75 @@ class DialectFinder:
     def __init__(self, found: Dialect | None) -> None:
         self.found = found
 
-    async def find(self, runner: Runner) -> None:
-        """Ask the runtime, unless this process has asked the same file before."""
-        identity = identify_executable(runner.settings.executor)
+    async def find(self, executor: Executor, ask: Callable[[], Awaitable[Outcome]]) -> None:
+        """Ask the runtime, unless this process has asked the same file before.
+
+        :param ask: runs ``--version``.
+        """
+        identity = identify_executable(executor)
         if identity is not None and identity in _known:
             self.found = _known[identity]
-        elif (version := await _ask_version(runner)) is not None:
-            self.learn(runner, version)
+        elif (version := await _ask_version(executor, ask)) is not None:
+            self.learn(executor, version)
 
-    def learn(self, runner: Runner, version: Version) -> None:
+    def learn(self, executor: Executor, version: Version) -> None:
         """Know the dialect from what the runtime says of its version, if it is not known yet."""
         if self.found is not None:
             return
         self.found = find_dialect(version.runtime, version.version)
         if self.found is None:
             name = version.runtime or version.text.strip().partition("\n")[0] or "nothing"
-            logger.warning("%r is treated as runc: its --version says %r", runner.settings.executor, name)
+            logger.warning("%r is treated as runc: its --version says %r", executor, name)
             self.found = RUNC
-        identity = identify_executable(runner.settings.executor)
+        identity = identify_executable(executor)
         if identity is not None:
             _known[identity] = self.found
 
 
-async def _ask_version(runner: Runner) -> Version | None:
+async def _ask_version(executor: Executor, ask: Callable[[], Awaitable[Outcome]]) -> Version | None:
     """Ask the runtime for its version; None if it has not answered in time."""
     with anyio.move_on_after(PATIENCE):
         try:
-            return parse_version((await runner.version()).stdout.decode(errors="replace"))
+            return parse_version((await ask()).stdout.decode(errors="replace"))
         except (CommandError, ValueError):
             return Version(runtime="", version="")
-    logger.warning("%r is treated as runc: its --version has not ended within %s s", runner.settings.executor, PATIENCE)
+    logger.warning("%r is treated as runc: its --version has not ended within %s s", executor, PATIENCE)
     return None
 
 
-def check_executor(runner: Runner, command: str) -> None:
+def check_executor(dialect: Dialect, executor: Executor, command: str) -> None:
     """Refuse to start a container by an executor that the runtime cannot start itself anew from.
 
     :raises UnsupportedError: the executor is sealed, and the runtime needs a path.
     """
-    dialect = runner.dialect
-    if not dialect.executes_sealed and is_sealed(runner.settings.executor):
+    if not dialect.executes_sealed and is_sealed(executor):
         reason = f"{dialect.name} {command} does not work from a sealed copy: use PathExecutor or FdExecutor"
         raise UnsupportedError((dialect.name, command), 1, reason)
 
 
-def check_exact_id(runner: Runner, command: str, words: Sequence[str]) -> None:
+def check_exact_id(dialect: Dialect, command: str, words: Sequence[str], root: str | None) -> None:
     """Refuse an id that is only the beginning of a container's id, where the runtime would take it for the whole.
 
     :param words: what follows the command's flags.
+    :param root: the directory of the runtime's state.
     :raises ContainerNotFoundError: there is no container of exactly this id.
     """
     table = COMMANDS.get(command)
-    if runner.dialect.finds_prefixes and words and table is not None and table.arguments[0]:
-        path = runner.state_directory(words[0])
-        if path is not None and not os.path.lexists(path):
+    if dialect.finds_prefixes and root is not None and words and table is not None and table.arguments[0]:
+        path = dialect.state_paths(root, words[0])[0]
+        if not os.path.lexists(path):
             reason = f"container {words[0]} does not exist: there is no {path}"
-            raise ContainerNotFoundError((runner.dialect.name, command, *words), 1, reason)
+            raise ContainerNotFoundError((dialect.name, command, *words), 1, reason)
 
 
-def check_free_id(runner: Runner, command: str, id: str) -> None:
+def check_free_id(dialect: Dialect, command: str, id: str, root: str | None) -> None:
     """Refuse an id that is taken, where the runtime would refuse it, too, but forget the container that has it.
 
+    :param root: the directory of the runtime's state.
     :raises ContainerExistsError: there is a container of this id.
     """
-    path = runner.state_directory(id)
-    if runner.dialect.finds_prefixes and path is not None and os.path.lexists(path):
-        reason = f"container {id} exists already: there is {path}"
-        raise ContainerExistsError((runner.dialect.name, command, id), 1, reason)
+    if dialect.finds_prefixes and root is not None:
+        path = dialect.state_paths(root, id)[0]
+        if os.path.lexists(path):
+            reason = f"container {id} exists already: there is {path}"
+            raise ContainerExistsError((dialect.name, command, id), 1, reason)

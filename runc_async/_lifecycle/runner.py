@@ -110,7 +110,7 @@ class Runner:
             if command in DESTRUCTIVE and await self.find_dialect():
                 line = build()
             try:
-                check_exact_id(self, command, positional)
+                check_exact_id(self.dialect, command, positional, self.find_root())
             except ContainerNotFoundError as error:
                 if options.get("force"):
                     return Outcome(error.argv, 0)
@@ -170,7 +170,7 @@ class Runner:
         """
         before = self.dialect
         if self.finder.found is None:
-            await self.finder.find(self)
+            await self.finder.find(self.settings.executor, self.version)
         return self.dialect is not before
 
     @property
@@ -228,8 +228,12 @@ class Runner:
 
     def state_directory(self, id: str) -> str | None:
         """Say where the runtime keeps the state of a container; None if only the runtime knows its root."""
-        root = self.root or self.dialect.default_root(os.environ, os.geteuid())
+        root = self.find_root()
         return None if root is None else self.dialect.state_paths(root, id)[0]
+
+    def find_root(self) -> str | None:
+        """Say where the runtime keeps its state; None if only the runtime knows."""
+        return self.root or self.dialect.default_root(os.environ, os.geteuid())
 
     def locate_cgroups(self, id: str, cgroups_path: str | None) -> Sequence[str]:
         """Say which cgroups a container would have.

@@ -266,11 +266,12 @@ def check_arguments(call: StartCall) -> None:
 
 
 def _check_id(runner: Runner, call: StartCall) -> None:
+    name, root = call.command.name, runner.find_root()
     if call.command.makes_container:
-        check_executor(runner, call.command.name)
-        check_free_id(runner, call.command.name, call.id)
+        check_executor(runner.dialect, runner.settings.executor, name)
+        check_free_id(runner.dialect, name, call.id, root)
     else:
-        check_exact_id(runner, call.command.name, [call.id])
+        check_exact_id(runner.dialect, name, [call.id], root)
 
 
 def _survey(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -287,3 +288,80 @@ async def test_cgroups_of_a_bundles_own_path_that_are_briefly_busy_do_not_stay(
     for folder in found:
         with contextlib.suppress(OSError):
             folder.parent.rmdir()
+
+
+@pytest.mark.parametrize("command", ["create", "run"])
+async def test_a_hook_that_runs_when_the_call_is_cancelled_goes_with_all_it_has_started(
+    runc: Runc, make_bundle: Callable[..., Path], container_id: str, tmp_path: Path, command: str
+) -> None:
+    hook = tmp_path / "hook"
+    hook.write_text(f"#!/bin/sh\nsleep 3131 & sleep 3131 & touch {tmp_path}/begun\nsleep 3131\n")
+    hook.chmod(0o755)
+
+    def hooked(spec: dict[str, object]) -> None:
+        spec["hooks"] = {"createRuntime": [{"path": str(hook)}]}
+
+    async with anyio.create_task_group() as group:
+        group.start_soon(getattr(runc, command), container_id, make_bundle("sleep", "60", spec=hooked))
+        with anyio.fail_after(20):
+            while not (tmp_path / "begun").exists():
+                await anyio.sleep(0.01)
+        group.cancel_scope.cancel()
+    running = subprocess.run(["pgrep", "-f", "^sleep 3131$"], capture_output=True, text=True, check=False)
+    assert running.stdout == ""
+    assert await runc.list() == []
+
+
+@pytest.mark.parametrize("command", ["create", "run"])
+async def test_a_limit_that_cannot_be_set_leaves_no_cgroup(
+    runc: Runc, make_bundle: Callable[..., Path], container_id: str, command: str
+) -> None:
+    def limited(spec: dict[str, object]) -> None:
+        spec["linux"]["resources"] = {"cpu": {"cpus": "99999"}}  # type: ignore[index]
+
+    with pytest.raises(CommandError):
+        await getattr(runc, command)(container_id, make_bundle("true", spec=limited))
+    for hierarchy in cgroups.hierarchies():
+        assert not Path(hierarchy.point, container_id).exists()
+
+
+@pytest.mark.parametrize("how", ["killed", "cancelled"])
+async def test_at_every_moment_of_a_restore(
+    runc: Runc,
+    make_bundle: Callable[..., Path],
+    new_id: Callable[[], str],
+    bystanders: Callable[[str], Bystanders],
+    twin: Callable[[str], contextlib.AbstractAsyncContextManager[None]],
+    tmp_path: Path,
+    how: str,
+    runtime_name: str,
+) -> None:
+    if shutil.which("criu") is None:
+        pytest.skip("no criu found: `apt-get install criu` (CRIU 4 is in Debian sid)")
+    if runtime_name != "runc":
+        pytest.skip("crun 1.28 cannot restore every container: run with runc")
+    source, image = new_id(), tmp_path / "image"
+    bundle = make_bundle("sleep", "600")
+    await runc.run(source, bundle, detach=True)
+    await runc.checkpoint(source, image_path=image)
+    for moment in range(MOMENTS):
+        id = new_id()
+        others = bystanders(id)
+        async with twin(id):
+            delay = 0.3 * (moment + random.random()) / MOMENTS
+
+            async def restore(id: str = id) -> None:
+                await runc.restore(id, bundle, image_path=image, detach=True, work_path=tmp_path)
+
+            if how == "cancelled":
+                with anyio.move_on_after(delay):
+                    await restore()
+            else:
+                known = set(children(os.getpid()))
+                async with anyio.create_task_group() as group:
+                    group.start_soon(kill_runtime_after, delay, known)
+                    with contextlib.suppress(CommandError):
+                        await restore()
+                    group.cancel_scope.cancel()
+            await runc.delete(id, force=True)
+            others.assert_unharmed()

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
-from runc_async import BundleError, CommandError, Executable, Executor, Runc, SealedExecutor, UnsupportedError
+from runc_async import BundleError, CommandError, Runc, SealedExecutor, UnsupportedError
+from runc_async._linux import cgroups
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from runc_async import Call
 
@@ -60,16 +63,6 @@ async def test_a_wrapper_that_does_not_start_the_runtime_is_an_error(
             ):
                 with pytest.raises(CommandError):
                     await call()
-
-
-class Launcher(Executor):
-    """The runtime behind another program."""
-
-    def __init__(self, *argv: str, path: str) -> None:
-        self._executable = Executable(argv, path=path)
-
-    def executable(self) -> Executable:
-        return self._executable
 
 
 @pytest.mark.parametrize("status", [0, 1, 2, 5, 7, 64, 126, 127, 128, 255])
@@ -140,3 +133,59 @@ async def test_a_runtime_that_crashes_while_its_program_lives_is_an_error_and_th
     with pytest.raises(CommandError):
         await runc.run(container_id, make_bundle("sleep", "60"))
     assert await runc.list() == []
+
+
+async def test_a_runtime_that_a_signal_ends_is_named_with_the_signal(
+    fake_runtime: Callable[[str], Path], make_bundle: Callable[..., Path]
+) -> None:
+    runc = Runc(fake_runtime("trap - INT; kill -INT $$; sleep 60"))
+    with pytest.raises(CommandError, match="signal 2") as failed:
+        await runc.run("x", make_bundle("true"))
+    assert failed.value.status == -2
+
+
+async def test_a_cgroup_that_is_briefly_busy_does_not_hide_the_status(
+    runc: Runc, make_bundle: Callable[..., Path], container_id: str
+) -> None:
+    """runc 1.1 logs at level error that it could not remove the cgroup, and ends with the program's status."""
+    guests: list[subprocess.Popen[bytes]] = []
+    statuses: list[int] = []
+    try:
+        async with anyio.create_task_group() as group:
+
+            async def run() -> None:
+                statuses.append(await runc.run(container_id, make_bundle("sh", "-c", "sleep 0.6; exit 3")))
+
+            group.start_soon(run)
+            with anyio.fail_after(20):
+                while not (ids := await runc.list()) or ids[0].status != "running":
+                    await anyio.sleep(0.01)
+            for controllers, path in cgroups.cgroups_of(ids[0].pid).items():
+                if path.endswith(container_id) and controllers != ("cpuset",):
+                    guests.append(subprocess.Popen(["sleep", "1.2"]))
+                    Path(path, "cgroup.procs").write_text(str(guests[-1].pid))
+                    break
+    finally:
+        for guest in guests:
+            guest.wait()
+    assert statuses == [3]
+
+
+async def test_what_the_runtime_warns_of_is_passed_on(
+    runtime_path: Path,
+    state_root: Path,
+    make_bundle: Callable[..., Path],
+    container_id: str,
+    caplog: pytest.LogCaptureFixture,
+    runtime_name: str,
+) -> None:
+    if runtime_name != "runc":
+        pytest.skip("crun refuses an unknown capability: run with runc")
+    calls: list[Call] = []
+    runc = Runc(runtime_path, root=state_root, trace=calls.append)
+    unknown = {"bounding": ["CAP_NOSUCH"], "effective": [], "permitted": []}
+    assert await runc.run(container_id, make_bundle("true", capabilities=unknown)) == 0
+    (record,) = [record for record in caplog.records if record.name == "runc_async.runtime"]
+    assert record.levelname == "WARNING"
+    assert "CAP_NOSUCH" in record.getMessage()
+    assert ["CAP_NOSUCH" in entry.message and entry.level == "warning" for entry in calls[0].log] == [True]

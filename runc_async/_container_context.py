@@ -43,7 +43,7 @@ async def create(runner: Runner, call: StartCall, io: AnyIO) -> AsyncGenerator[C
         stack.callback(pinned.release)
         with ORPHANS.call():
             container = await _create(pinned, call, io)
-        async with _removed(container):
+        async with _remove_at_exit(container):
             yield container
 
 
@@ -81,7 +81,7 @@ async def attach(runner: Runner, id: str, *, delete: bool) -> AsyncGenerator[Con
     process = await _open_init(runner, id)
     pinned = runner.pin()
     container = Container(pinned, id, process, None, state=identify(runner.state_directory(id)))
-    async with _removed(container) if delete else _released(container):
+    async with _remove_at_exit(container) if delete else _release_at_exit(container):
         yield container
 
 
@@ -105,7 +105,7 @@ async def _open_init(runner: Runner, id: str) -> Pidfd | None:
 
 @contextlib.asynccontextmanager
 @at_checkpoints_only
-async def _released(container: Container[Any]) -> AsyncGenerator[None]:
+async def _release_at_exit(container: Container[Any]) -> AsyncGenerator[None]:
     try:
         yield
     finally:
@@ -114,8 +114,8 @@ async def _released(container: Container[Any]) -> AsyncGenerator[None]:
 
 @contextlib.asynccontextmanager
 @at_checkpoints_only
-async def _removed(container: Container[Any]) -> AsyncGenerator[None]:
-    async with _released(container):
+async def _remove_at_exit(container: Container[Any]) -> AsyncGenerator[None]:
+    async with _release_at_exit(container):
         try:
             yield
         except BaseException as exc:

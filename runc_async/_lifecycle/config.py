@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from .._linux.procfs import read_file
 from .._models import parse_json
 
 __all__ = ["Config", "read_config"]
@@ -63,8 +64,7 @@ def read_config(directory: str, name: str = "config.json") -> Config:
     """
     path = os.path.join(directory, name)
     try:
-        with open(path, "rb") as file:
-            return Config(path, file.read())
+        return Config(path, read_file(path))
     except (FileNotFoundError, NotADirectoryError):
         return Config(path, None, is_missing=True)
     except OSError:  # this user may not read it

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
-from .._linux import cgroups
+from .._linux import cgroups, procfs
 from .._linux.pidfd import reap_ended
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class ExecCgroup:
 
     def __init__(self, argument: str, paths: Mapping[str, tuple[int, int]]) -> None:
         self.argument = argument
-        self._paths = paths
+        self._paths = dict(paths)
 
     @classmethod
     def make(cls, init: Pidfd, runtime: str) -> Self | None:
@@ -58,10 +58,11 @@ class ExecCgroup:
         made: dict[str, tuple[int, int]] = {}
         try:
             above = _choose(init, runtime)
-            for path in above.values():
+            for controllers, path in above.items():
                 os.mkdir(f"{path}/{name}")
                 made[f"{path}/{name}"] = cgroups.identity(f"{path}/{name}") or (0, 0)
-                _copy_cpuset(path, f"{path}/{name}")
+                if "cpuset" in controllers:
+                    _copy_cpuset(path, f"{path}/{name}")
         except OSError:
             for path in made:
                 with contextlib.suppress(OSError):
@@ -69,8 +70,8 @@ class ExecCgroup:
             return None
         if not made:
             return None
-        controllers = next(iter(above)) if runtime == "runc" else ()
-        prefix = f"{controllers[0].removeprefix('name=')}:" if controllers else ""
+        names = next(iter(above)) if runtime == "runc" else ()
+        prefix = f"{names[0].removeprefix('name=')}:" if names else ""
         return cls(f"{prefix}/{name}" if prefix else name, made)
 
     async def kill(self, timeout: float) -> None:
@@ -89,12 +90,18 @@ class ExecCgroup:
         self.release()
 
     def release(self) -> None:
-        """Leave the processes that are still in it to the container's own cgroup, and remove it."""
-        for path, identity in self._paths.items():
-            with contextlib.suppress(OSError):
-                _move_up(path)
-            with contextlib.suppress(OSError):  # busy: it goes with the container's own
-                cgroups.remove_cgroup(path, identity)
+        """Leave the processes that are still in it to the container's own cgroup, and remove it, once."""
+        while self._paths:
+            path, identity = self._paths.popitem()
+            if cgroups.identity(path) != identity:
+                continue
+            try:
+                os.rmdir(path)
+            except OSError:  # busy
+                with contextlib.suppress(OSError):
+                    _move_up(path)
+                with contextlib.suppress(OSError):  # still busy: it goes with the container's own
+                    cgroups.remove_cgroup(path, identity)
 
     def _open(self) -> Iterator[int]:
         for path in self._paths:
@@ -129,16 +136,13 @@ def _choose(init: Pidfd, runtime: str) -> dict[tuple[str, ...], str]:
 def _copy_cpuset(above: str, path: str) -> None:
     """Give a new cgroup of v1 the processors of the one above it: without any, no process can enter it."""
     for name in ("cpuset.cpus", "cpuset.mems"):
-        with contextlib.suppress(FileNotFoundError), open(f"{above}/{name}", "rb") as source:
-            if value := source.read().strip():
-                with open(f"{path}/{name}", "wb") as target:
-                    target.write(value)
+        if value := procfs.read_file(f"{above}/{name}").strip():
+            with open(f"{path}/{name}", "wb") as target:
+                target.write(value)
 
 
 def _move_up(path: str) -> None:
     """Move the processes of a cgroup to the one above it."""
-    with open(f"{path}/cgroup.procs", "rb") as file:
-        pids = file.read().split()
-    for pid in pids:
+    for pid in procfs.read_file(f"{path}/cgroup.procs").split():
         with contextlib.suppress(ProcessLookupError), open(f"{os.path.dirname(path)}/cgroup.procs", "wb") as file:
             file.write(pid)

@@ -196,8 +196,7 @@ def _read_runsc_state(path: str) -> _RunscState | None:
     if not path.endswith(LOCK):
         return None
     try:
-        with open(f"{path.removesuffix(LOCK)}.state", "rb") as file:
-            return msgspec.json.decode(file.read(), type=_RunscState)
+        return msgspec.json.decode(procfs.read_file(f"{path.removesuffix(LOCK)}.state"), type=_RunscState)
     except (OSError, msgspec.DecodeError, ValueError):
         return None
 
@@ -211,8 +210,7 @@ def read_state_file(directory: str) -> StateFile | None:
         return StateFile(found.sandbox.pid if found.sandbox else 0, 0, found.bundle_dir)
     for name, shape in zip(STATE_FILES, (_RuncState, _CrunState), strict=True):
         try:
-            with open(os.path.join(directory, name), "rb") as file:
-                state = msgspec.json.decode(file.read(), type=shape)
+            state = msgspec.json.decode(procfs.read_file(os.path.join(directory, name)), type=shape)
         except FileNotFoundError:
             continue
         except (OSError, msgspec.DecodeError, ValueError):

@@ -118,7 +118,7 @@ class Runner:
             outcome = await capture.run(
                 self.settings, self.build_arguments(leases, log, line), self.build_environment(), leases, log, on_cancel
             )
-        if command == "delete":
+        if command == "delete" and outcome.log:
             await shielded(sweep_cgroups, outcome.log, self.settings.cleanup_timeout)
         if outcome.overflowed:
             reason = f"more than {capture.STDOUT_LIMIT >> 20} MiB of output"

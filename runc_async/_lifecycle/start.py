@@ -106,7 +106,8 @@ class Launched:
         self._started.pid_file.publish()
         undo.runner_ended(self._runner)
         log = read_log(self._log)
-        await shielded(remnants.sweep_cgroups, log, self._runner.settings.cleanup_timeout)
+        if log:
+            await shielded(remnants.sweep_cgroups, log, self._runner.settings.cleanup_timeout)
         try:
             outcome = Outcome(self._process.argv, status, log=log)
             await verdict.judge(self._runner, self._started, outcome, self._log)
@@ -177,7 +178,7 @@ async def launch(runner: Runner, call: StartCall) -> AsyncGenerator[Launched]:
     with _connect_sockets(call), contextlib.ExitStack() as stack:
         stack.callback(io.started)
         fd_reserve.fill()
-        folder = stack.enter_context(private_directory())
+        folder = stack.enter_context(private_directory(in_memory=True))
         leases, log = stack.enter_context(runner.open_descriptors(call.preserve_fds))
         pid_file = _open_pid_file(runner, call, folder)
         stack.callback(pid_file.close)

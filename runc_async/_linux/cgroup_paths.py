@@ -6,11 +6,13 @@ specification), and runc and crun interpret it differently. The tests compare wi
 
 from __future__ import annotations
 
+import functools
 import os
 import posixpath
 from typing import TYPE_CHECKING, NamedTuple
 
 from .cgroups import HYBRID, ROOT, Hierarchy, hierarchies, parse_membership
+from .procfs import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -48,8 +50,7 @@ def container_cgroups(
     rule = RULES.get(runtime)
     if rule is None:
         return []
-    with open("/proc/thread-self/cgroup", "rb") as file:  # a child is in the cgroups of the thread that starts it
-        own = parse_membership(file.read())
+    own = parse_membership(read_file("/proc/thread-self/cgroup"))  # a child is in those of the thread that starts it
     rootless = os.geteuid() != 0 if rootless is None else rootless
     found: list[str] = []
     mounted = hierarchies()
@@ -91,7 +92,12 @@ def _runc(place: _Place) -> list[str]:
     if hierarchy.version == 2:
         return [path]
     # As runc computes it, which is another place than the caller's own where the mount is from another namespace.
-    return [f"{posixpath.relpath(posixpath.normpath(place.own), posixpath.normpath(hierarchy.root))}/{path}"]
+    return [f"{_relative(place.own, hierarchy.root)}/{path}"]
+
+
+@functools.lru_cache
+def _relative(cgroup: str, root: str) -> str:
+    return posixpath.relpath(posixpath.normpath(cgroup), posixpath.normpath(root))
 
 
 def _crun(place: _Place) -> list[str]:

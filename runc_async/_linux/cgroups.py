@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from .mounts import parse_mountinfo
 from .pidfd import Pidfd
+from .procfs import read_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,8 +105,7 @@ def _hierarchies(*_key: object) -> tuple[Hierarchy, ...]:
 
 def _controllers() -> list[tuple[str, ...]]:
     """The names of every hierarchy, mounted or not."""
-    with open("/proc/self/cgroup", "rb") as file:
-        return list(parse_membership(file.read()))
+    return list(_membership(None))
 
 
 def _split(path: str) -> list[str]:
@@ -147,8 +147,7 @@ def cgroups_of(pid: int | None = None) -> dict[tuple[str, ...], str]:
 
 
 def _membership(pid: int | None) -> dict[tuple[str, ...], str]:
-    with open(f"/proc/{pid or 'self'}/cgroup", "rb") as file:
-        return parse_membership(file.read())
+    return parse_membership(read_file(f"/proc/{pid or 'self'}/cgroup"))
 
 
 def _is_above(cgroup: str, other: str) -> bool:
@@ -350,17 +349,14 @@ def _names(directory: int) -> list[str]:
 def read(directory: int, name: str) -> bytes:
     """Read a file of a cgroup; empty where this cgroup has none, or is gone."""
     try:
-        fd = os.open(name, os.O_RDONLY | os.O_CLOEXEC, dir_fd=directory)
+        return read_file(name, dir_fd=directory)
     except (FileNotFoundError, PermissionError):
         return b""
-    with open(fd, "rb") as file:
-        try:
-            return file.read()
-        except OSError as exc:
-            # Removed meanwhile; a threaded cgroup lists no processes, the one above it does.
-            if exc.errno in (errno.ENODEV, errno.EOPNOTSUPP):
-                return b""
-            raise
+    except OSError as exc:
+        # Removed meanwhile; a threaded cgroup lists no processes, the one above it does.
+        if exc.errno in (errno.ENODEV, errno.EOPNOTSUPP):
+            return b""
+        raise
 
 
 def _write(directory: int, name: str, data: bytes) -> None:

@@ -8,6 +8,11 @@ import stat
 
 __all__ = ["check_private"]
 
+MAX_KNOWN = 256
+_known: dict[str, tuple[int, ...]] = {}
+"""Directories that were checked. As long as a path leads to the same one, no other user can have changed it."""
+MAX_LINKS = 40
+"""As the kernel has it (path_resolution(7))."""
 OTHERS_MAY_WRITE = stat.S_IWGRP | stat.S_IWOTH
 
 
@@ -19,37 +24,66 @@ def check_private(path: str) -> None:
 
     :param path: the directory. It may be missing; then only the directories above it are checked.
     :raises PermissionError: it is a symbolic link, or belongs to another user, or others may write to it; or that
-        holds for a directory above it. The sticky bit, as on ``/tmp``, suffices above.
+        holds for a directory above it. The sticky bit, as on ``/tmp``, suffices above. Above, a link of this user's or
+        root's is followed.
     """
     path = os.path.abspath(path)
-    _check_link(path)
-    real = os.path.realpath(path)
-    _check(real, sticky_suffices=False)
-    while (above := os.path.dirname(real)) != real:
-        real = above
-        _check(real, sticky_suffices=True)
-
-
-def _check_link(path: str) -> None:
-    """Refuse a symbolic link, and one above that another user may have made."""
-    if os.path.islink(path):
-        raise PermissionError(errno.EPERM, "a symbolic link is not taken for a directory of state", path)
-    while (above := os.path.dirname(path)) != path:
-        path = above
-        if os.path.islink(path) and os.lstat(path).st_uid not in (0, os.geteuid()):
-            raise PermissionError(errno.EPERM, "a symbolic link of another user leads to the directory of state", path)
-
-
-def _check(path: str, *, sticky_suffices: bool) -> None:
     try:
-        status = os.stat(path, follow_symlinks=False)
+        status = os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
+        _check(path)
         return
-    if status.st_uid not in (0, os.geteuid()):
-        reason = (
-            f"a directory of state must not belong to another user, or be below such a directory: uid {status.st_uid}"
-        )
-        raise PermissionError(errno.EPERM, reason, path)
-    if status.st_mode & OTHERS_MAY_WRITE and not (sticky_suffices and status.st_mode & stat.S_ISVTX):
-        reason = f"other users may write to a directory of state, or above it: mode {stat.S_IMODE(status.st_mode):04o}"
-        raise PermissionError(errno.EPERM, reason, path)
+    identity = (status.st_dev, status.st_ino, status.st_mode, status.st_uid, os.geteuid())
+    if _known.get(path) != identity:
+        _check(path)
+        if len(_known) == MAX_KNOWN:
+            _known.clear()
+        _known[path] = identity
+
+
+def _check(path: str) -> None:
+    link = _check_upwards(path)
+    for _ in range(MAX_LINKS):
+        if link is None:
+            return
+        path = os.path.join(os.path.dirname(link), os.readlink(link), os.path.relpath(path, link))
+        link = _check_upwards(path)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP), path)
+
+
+def _check_upwards(path: str) -> str | None:
+    """Check a directory and each one above it.
+
+    :returns: the lowest of the links above it; None if there is none.
+    """
+    linked, folder, user = None, path, os.geteuid()
+    while True:
+        try:
+            status = os.lstat(folder)
+        except (FileNotFoundError, NotADirectoryError):
+            pass
+        else:
+            if stat.S_ISLNK(status.st_mode):
+                _check_link(folder, status, user, is_above=folder is not path)
+                linked = linked or folder
+            else:
+                _check_directory(folder, status, user, is_above=folder is not path)
+        if folder == (above := os.path.dirname(folder)):
+            return linked
+        folder = above
+
+
+def _check_link(path: str, status: os.stat_result, user: int, *, is_above: bool) -> None:
+    if not is_above:
+        raise PermissionError(errno.EPERM, "a symbolic link is not taken for a directory of state", path)
+    if status.st_uid not in (0, user):
+        raise PermissionError(errno.EPERM, "a symbolic link of another user leads to the directory of state", path)
+
+
+def _check_directory(path: str, status: os.stat_result, user: int, *, is_above: bool) -> None:
+    if status.st_uid not in (0, user):
+        reason = "a directory of state must not belong to another user, or be below such a directory"
+        raise PermissionError(errno.EPERM, f"{reason}: uid {status.st_uid}", path)
+    if status.st_mode & OTHERS_MAY_WRITE and not (is_above and status.st_mode & stat.S_ISVTX):
+        reason = "other users may write to a directory of state, or above it"
+        raise PermissionError(errno.EPERM, f"{reason}: mode {stat.S_IMODE(status.st_mode):04o}", path)

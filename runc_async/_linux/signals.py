@@ -18,6 +18,7 @@ NUMBERS = MappingProxyType(
 """The kernel's names without ``SIG``, its second names among them (IOT, POLL, CLD), to the numbers that this
 architecture has for them (``signal(7)``). Real-time signals have no names, only distances from RTMIN and RTMAX."""
 
+VALID = frozenset(map(int, signals.valid_signals()))
 _REAL_TIME = {"RTMIN": signals.SIGRTMIN, "RTMAX": signals.SIGRTMAX}
 
 
@@ -32,7 +33,7 @@ def signal_number(value: object) -> int:
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"a signal must be a number or a name, not {type(value).__name__}")
     number = _number_of(value) if isinstance(value, str) else int(value)
-    if number is None or number not in signals.valid_signals():
+    if number is None or number not in VALID:
         raise ValueError(f"no such signal: {value!r}")
     return number
 

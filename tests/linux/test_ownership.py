@@ -57,6 +57,28 @@ def test_a_link_to_one(tmp_path: Path) -> None:
         check_private(str(tmp_path / "link/below"))
 
 
+def test_a_link_to_a_link_of_another_user(tmp_path: Path) -> None:
+    for name in ("own", "other"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "other/link").symlink_to("../own")
+    (tmp_path / "link").symlink_to("other/link")
+    check_private(str(tmp_path / "link/below"))
+    os.chown(tmp_path / "other/link", STRANGER, STRANGER, follow_symlinks=False)
+    with pytest.raises(PermissionError, match="symbolic link of another user"):
+        check_private(str(tmp_path / "link/below"))
+    os.chown(tmp_path / "other/link", 0, 0, follow_symlinks=False)
+    os.chown(tmp_path / "other", STRANGER, STRANGER)
+    with pytest.raises(PermissionError, match="must not belong to another user"):
+        check_private(str(tmp_path / "link/below"))
+
+
+def test_links_in_a_circle(tmp_path: Path) -> None:
+    (tmp_path / "a").symlink_to("b")
+    (tmp_path / "b").symlink_to("a")
+    with pytest.raises(OSError, match="levels of symbolic links"):
+        check_private(str(tmp_path / "a/below"))
+
+
 @pytest.mark.anyio
 async def test_a_client_does_not_read_state_that_another_user_has_prepared(runtime_path: Path, tmp_path: Path) -> None:
     planted = tmp_path / "root"
@@ -71,3 +93,18 @@ async def test_a_client_does_not_read_state_that_another_user_has_prepared(runti
             await call
     assert not ran.exists()
     assert (planted / "x/state.json").exists()
+
+
+def test_one_that_was_checked_before_and_was_replaced(tmp_path: Path) -> None:
+    (tmp_path / "own").mkdir()
+    check_private(str(tmp_path / "own"))
+    (tmp_path / "own").rename(tmp_path / "away")
+    (tmp_path / "own").symlink_to("away")
+    with pytest.raises(PermissionError, match="symbolic link"):
+        check_private(str(tmp_path / "own"))
+    (tmp_path / "own").unlink()
+    (tmp_path / "away").rename(tmp_path / "own")
+    check_private(str(tmp_path / "own"))
+    os.chown(tmp_path / "own", STRANGER, STRANGER)
+    with pytest.raises(PermissionError, match="must not belong"):
+        check_private(str(tmp_path / "own"))

@@ -100,3 +100,10 @@ def writable_again(scratch: Path) -> Iterator[None]:
     yield
     os.chown(scratch, os.geteuid(), -1)
     scratch.chmod(0o755)
+
+
+def test_a_file_system_in_memory_is_preferred_if_asked_for(temporary: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("XDG_RUNTIME_DIR")
+    with private_directory(in_memory=True) as path:
+        assert Path(path).parent == Path("/dev/shm")
+    assert place() == temporary

@@ -11,9 +11,10 @@ import re
 import shutil
 import stat
 import threading
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ._errors import ExecutorError
+from ._linux.descriptors import number_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -125,11 +126,13 @@ class FdExecutor(Executor):
     :param name: argv[0] of the runtime; None takes the file's own name.
     :raises ExecutorError: it is not a regular file, not executable, or others may write it and this process is root's.
     :raises OSError: it is not open (``EBADF``), or no descriptor is free (``EMFILE``).
+    :raises TypeError: it is a path (use `open`), or something else without ``fileno()``.
     """
 
     def __init__(self, fd: int | HasFileno, *, name: str | None = None) -> None:
-        number = fd if isinstance(fd, int) else fd.fileno()
-        self._adopt(fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3), name)
+        if isinstance(cast("object", fd), str | bytes | os.PathLike):
+            raise TypeError(f"fd must be a descriptor, not a path: use FdExecutor.open({fd!r})")
+        self._adopt(fcntl.fcntl(number_of(fd, "fd"), fcntl.F_DUPFD_CLOEXEC, 3), name)
         status = os.fstat(self._fd)
         if os.geteuid() == 0 and status.st_nlink and status.st_mode & stat.S_IWOTH:  # a memfd has no link
             self.close()

@@ -14,7 +14,7 @@ import sys
 import textwrap
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -157,6 +157,11 @@ class TestHoldingADescriptor:
         with pytest.raises(OSError, match="Bad file descriptor") as caught:
             FdExecutor(fd)
         assert caught.value.errno == errno.EBADF
+
+    @pytest.mark.parametrize("path", ["/usr/sbin/runc", b"runc", Path("runc")])
+    def test_points_from_a_path_to_open(self, path: Any) -> None:
+        with pytest.raises(TypeError, match=r"fd must be a descriptor, not a path: use FdExecutor\.open\("):
+            FdExecutor(path)
 
     @pytest.mark.parametrize("hold", HOLDERS)
     def test_refuses_paths_that_lead_nowhere(self, hold: Callable[[Path], FdExecutor], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
+import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Bundle", "temporary_bundle"]
 
 CONFIG = "config.json"
+ROOT = "root"
 # What the container gets as mounts of its own, or must not get from the image.
 NOT_OVERLAID = frozenset({"dev", "proc", "sys", "tmp"})
 
@@ -55,7 +57,7 @@ class Bundle(os.PathLike[str]):
 
         :param path: its directory.
         :raises OSError: there is none, or it cannot be read.
-        :raises ValueError: its ``config.json`` is no JSON object.
+        :raises ValueError: its ``config.json`` is not a JSON object.
         """
         config = Path(path, CONFIG)
         try:
@@ -70,43 +72,51 @@ class Bundle(os.PathLike[str]):
 
         :param path: its directory; made if it is missing.
         :param spec: its ``config.json``; it is copied.
-        :param rootfs: the directory of the root file system. Nothing in it is changed or copied, so any number of
-            bundles may share it.
-        :param writable: whether the container may change what lies in the root's directories: each gets an overlay
-            of its own, kept in the bundle, that is mounted by the runtime in the container's mount namespace.
-        :raises NotADirectoryError: `rootfs` is no directory.
-        :raises FileExistsError: there is a ``config.json`` already.
-        :raises TypeError: `spec` has something in it that JSON has not.
-        :raises ValueError: likewise, such as NaN; or, if `writable`, a path that no overlay can have.
+        :param rootfs: the directory of the root file system. It is never changed, so any number of bundles may
+            share it.
+        :param writable: whether the container may change its root file system, whatever ``root.readonly`` says. The
+            changes are kept in the bundle: ``/`` is a directory of the bundle, with copies of the files that lie in
+            `rootfs` itself, and each directory in it is an overlay, mounted by the runtime in the container's mount
+            namespace.
+        :raises NotADirectoryError: `rootfs` is not a directory.
+        :raises FileExistsError: the directory already has a ``config.json``.
+        :raises TypeError: `spec` contains a value that JSON does not have.
+        :raises ValueError: likewise, such as NaN; or, if `writable`, a path that an overlay cannot have.
         """
         folder = Path(os.path.abspath(path))
         if (folder / CONFIG).exists():
             raise FileExistsError(f"{folder / CONFIG} exists")
         if not os.path.isdir(rootfs):
-            raise NotADirectoryError(f"rootfs is no directory: {os.fspath(rootfs)!r}")
+            raise NotADirectoryError(f"rootfs is not a directory: {os.fspath(rootfs)!r}")
         lower = Path(os.path.abspath(rootfs))
         bundle = cls(folder, copy.deepcopy(spec))
-        bundle.spec.setdefault("root", {"path": ""})["path"] = str(lower)
+        root = bundle.spec.setdefault("root", {"path": ""})
+        root["path"] = str(lower)
+        if writable:
+            root["path"] = str(folder / ROOT)
+            root["readonly"] = False
         overlays = _overlays(lower, folder) if writable else []
         bundle.spec["mounts"] = [*overlays, *bundle.spec.get("mounts", [])]
         data = bundle._encoded()
         made = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         try:
+            if writable:
+                _write_root(lower, folder / ROOT)
             for overlay in overlays:
                 _layers(lower, folder, overlay["destination"].removeprefix("/"))
             bundle._write(data)
         except BaseException:
-            for remnant in [folder] if made else [folder / "upper", folder / "work"]:
+            for remnant in [folder] if made else [folder / ROOT, folder / "upper", folder / "work"]:
                 remove_tree(remnant)
             raise
         return bundle
 
     async def save(self) -> None:
-        """Write `spec` back, atomically: whoever reads finds the old one or the new one, whole.
+        """Write `spec` back, atomically: a reader finds either the old file or the new one, whole.
 
         :raises OSError: it cannot be written; the old one is still there.
-        :raises TypeError: `spec` has something in it that JSON has not.
+        :raises TypeError: `spec` contains a value that JSON does not have.
         :raises ValueError: likewise, such as NaN.
         """
         await anyio.to_thread.run_sync(self._write, self._encoded())
@@ -146,6 +156,28 @@ async def temporary_bundle(spec: Spec, *, rootfs: StrPath, writable: bool = Fals
                 await shielded(anyio.to_thread.run_sync, remove_tree, Path(folder))
 
 
+def _write_root(rootfs: Path, root: Path) -> None:
+    """Make a writable ``/``: directories to mount on, and copies of the files and links that are not in one."""
+    root.mkdir()
+    for entry in sorted(os.scandir(rootfs), key=lambda entry: entry.name):
+        path = root / entry.name
+        if entry.is_dir(follow_symlinks=False):
+            path.mkdir()
+        elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
+            shutil.copyfile(entry.path, path, follow_symlinks=False)
+        else:
+            continue  # a device, a FIFO or a socket
+        _copy_owner(entry.stat(follow_symlinks=False), path)
+    _copy_owner(rootfs.stat(), root)
+
+
+def _copy_owner(status: os.stat_result, path: Path) -> None:
+    if os.geteuid() == 0:
+        os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
+    if not path.is_symlink():
+        os.chmod(path, stat.S_IMODE(status.st_mode))
+
+
 def _overlays(rootfs: Path, folder: Path) -> list[Mount]:
     """A mount for each directory in the root: runc mounts nothing over the root itself."""
     overlays: list[Mount] = []
@@ -158,7 +190,7 @@ def _overlays(rootfs: Path, folder: Path) -> list[Mount]:
             }
             for name, path in paths.items():
                 if set(path) & set(",:\\"):
-                    raise ValueError(f"writable: an overlay's {name} can have no comma, colon or backslash: {path!r}")
+                    raise ValueError(f"writable: an overlay's {name} cannot have a comma, colon or backslash: {path!r}")
             overlays.append(
                 {
                     "destination": f"/{entry.name}",
@@ -175,7 +207,4 @@ def _layers(rootfs: Path, folder: Path, name: str) -> None:
     upper = folder / "upper" / name
     upper.mkdir(parents=True)
     (folder / "work" / name).mkdir(parents=True)
-    status = (rootfs / name).stat()
-    if os.geteuid() == 0:
-        os.chown(upper, status.st_uid, status.st_gid)
-    os.chmod(upper, stat.S_IMODE(status.st_mode))
+    _copy_owner((rootfs / name).stat(), upper)

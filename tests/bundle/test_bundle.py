@@ -142,9 +142,9 @@ async def test_a_bundle_that_cannot_be_made_leaves_nothing(tmp_path: Path, rootf
         wrong: Any = {**SPEC, "annotations": {"a": part}}
         with pytest.raises(error, match="JSON"):
             Bundle.create(tmp_path / "b", wrong, rootfs=rootfs, writable=writable)
-    with pytest.raises(NotADirectoryError, match="rootfs is no directory"):
+    with pytest.raises(NotADirectoryError, match="rootfs is not a directory"):
         Bundle.create(tmp_path / "b", SPEC, rootfs=tmp_path / "missing", writable=writable)
-    with pytest.raises(ValueError, match="no comma, colon or backslash"):
+    with pytest.raises(ValueError, match="cannot have a comma, colon or backslash"):
         Bundle.create(tmp_path / "b,c", SPEC, rootfs=rootfs, writable=True)
     assert not (tmp_path / "b").exists()
     assert not (tmp_path / "b,c").exists()
@@ -180,7 +180,7 @@ async def test_a_thousand_bundles_over_one_root_are_two_inodes_each(tmp_path: Pa
     seconds = time.perf_counter() - began
     inodes = {path.stat().st_ino for bundle in bundles for path in (bundle.path, *bundle.path.rglob("*"))}
     assert len(inodes) == 2000  # a directory and its config.json
-    assert sum(path.stat().st_size for bundle in bundles for path in bundle.path.iterdir()) < 10_000_000
+    assert sum(path.stat().st_size for bundle in bundles for path in bundle.path.iterdir()) < 50_000_000
     assert all(bundle.spec["root"]["path"] == str(rootfs) for bundle in bundles)
     assert seconds < 20 * SLOWNESS  # 0.3 s, measured on two cores
     for bundle in bundles:
@@ -197,14 +197,15 @@ async def test_containers_share_a_root_and_write_each_in_an_overlay_or_tmpfs_of_
         return {str(path): path.lstat().st_mtime for path in rootfs.rglob("*")}
 
     (rootfs / "var").mkdir(exist_ok=True)
+    (rootfs / "file").write_text("copied\n")
     before = census()
     script = (
         "ls /etc /root; echo mine >/etc/own; rm /bin/vi; echo t >/var/x; "
-        "cat /etc/own; ls /bin/vi 2>&1; touch /x 2>&1; true"
+        "cat /etc/own; ls /bin/vi 2>&1; touch /x; ls -d /x; cat /file"
     )
     tmpfs: Any = {"destination": "/var", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]}
     spec = default_spec(["sh", "-c", script], mounts=[tmpfs])
-    expected = "/etc:\n\n/root:\nmine\nls: /bin/vi: No such file or directory\ntouch: /x: Read-only file system\n"
+    expected = "/etc:\n\n/root:\nmine\nls: /bin/vi: No such file or directory\n/x\ncopied\n"
     async with (
         temporary_bundle(spec, rootfs=rootfs, writable=True) as first,
         temporary_bundle(spec, rootfs=rootfs, writable=True) as second,
@@ -212,6 +213,7 @@ async def test_containers_share_a_root_and_write_each_in_an_overlay_or_tmpfs_of_
         for bundle in (first, second):
             assert await output(runc, new_id(), bundle) == expected
             assert (bundle.path / "upper/etc/own").read_text() == "mine\n"
+            assert (bundle.path / "root/x").exists()
             assert not (bundle.path / "upper/var/x").exists()  # on the tmpfs
     script = "echo x >/etc/own; true"
     async with temporary_bundle(default_spec(["sh", "-c", f"({script}) 2>&1"]), rootfs=rootfs) as third:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import os
-import shutil
 import stat
 import tempfile
 from pathlib import Path
@@ -18,20 +17,20 @@ from .._cli.validation import written
 from .._eventloop.shield import shielded
 from .._linux.tempdir import private_directory
 from .._models import parse_json
+from .overlay import LAYERS, make_writable, overlay_size
 from .removal import remove_tree
+from .rootfs import check_mount_points
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from .._cli.options import StrPath
-    from .spec import Mount, Spec
+    from .spec import Spec
 
 __all__ = ["Bundle", "temporary_bundle"]
 
 CONFIG = "config.json"
-ROOT = "root"
-# What the container gets as mounts of its own, or must not get from the image.
-NOT_OVERLAID = frozenset({"dev", "proc", "sys", "tmp"})
+PASSABLE = 0o711
 
 
 class Bundle(os.PathLike[str]):
@@ -67,47 +66,51 @@ class Bundle(os.PathLike[str]):
         return cls(path, cast("Spec", spec))
 
     @classmethod
-    def create(cls, path: StrPath, spec: Spec, *, rootfs: StrPath, writable: bool = False) -> Bundle:
+    def create(cls, path: StrPath, spec: Spec, *, rootfs: StrPath, writable: bool | str | int = False) -> Bundle:
         """Write a bundle.
+
+        Only the owner may enter its directory and read its ``config.json``, which has the environment in it. With user
+        namespaces and `writable`, others may pass through the directory, since the container's root is another user.
 
         :param path: its directory; made if it is missing.
         :param spec: its ``config.json``; it is copied.
         :param rootfs: the directory of the root file system. It is never changed, so any number of bundles may
             share it.
-        :param writable: whether the container may change its root file system, whatever ``root.readonly`` says. The
-            changes are kept in the bundle: ``/`` is a directory of the bundle, with copies of the files that lie in
-            `rootfs` itself, and each directory in it is an overlay, mounted by the runtime in the container's mount
-            namespace.
+        :param writable: whether the container may change its root file system, whatever ``root.readonly`` says. With
+            True the changes are kept in the bundle: ``/`` is a directory of the bundle, with copies of the files that
+            lie in `rootfs` itself, and each directory in it is an overlay, mounted by the runtime in the container's
+            mount namespace. Nothing limits how much the container writes. A size, as int or with a unit
+            (``"256M"``), limits it: the changes are kept in a tmpfs, which counts as memory of the container and ends
+            with it. ``/`` itself is then read-only; the directories in it are writable.
         :raises NotADirectoryError: `rootfs` is not a directory.
         :raises FileExistsError: the directory already has a ``config.json``.
         :raises TypeError: `spec` contains a value that JSON does not have.
-        :raises ValueError: likewise, such as NaN; or, if `writable`, a path that an overlay cannot have.
+        :raises ValueError: likewise, such as NaN; or ``dev``, ``proc``, ``sys`` or ``tmp`` in `rootfs` is not a
+            directory (runtimes would follow a link there); or, if `writable`, a path that an overlay cannot have, or
+            a size that is not one.
         """
+        size = overlay_size(writable)
         folder = Path(os.path.abspath(path))
         if (folder / CONFIG).exists():
             raise FileExistsError(f"{folder / CONFIG} exists")
         if not os.path.isdir(rootfs):
             raise NotADirectoryError(f"rootfs is not a directory: {os.fspath(rootfs)!r}")
         lower = Path(os.path.abspath(rootfs))
+        check_mount_points(lower)
         bundle = cls(folder, copy.deepcopy(spec))
-        root = bundle.spec.setdefault("root", {"path": ""})
-        root["path"] = str(lower)
-        if writable:
-            root["path"] = str(folder / ROOT)
-            root["readonly"] = False
-        overlays = _overlays(lower, folder) if writable else []
-        bundle.spec["mounts"] = [*overlays, *bundle.spec.get("mounts", [])]
+        bundle.spec.setdefault("root", {"path": ""})["path"] = str(lower)
+        make_layers = make_writable(bundle.spec, lower, folder, size) if writable else None
         data = bundle._encoded()
         made = not folder.exists()
-        folder.mkdir(parents=True, exist_ok=True)
+        folder.mkdir(0o700, parents=True, exist_ok=True)
         try:
-            if writable:
-                _write_root(lower, folder / ROOT)
-            for overlay in overlays:
-                _layers(lower, folder, overlay["destination"].removeprefix("/"))
+            if make_layers is not None:
+                make_layers()
+                if made and _is_for_another_root(bundle.spec):
+                    folder.chmod(PASSABLE)
             bundle._write(data)
         except BaseException:
-            for remnant in [folder] if made else [folder / ROOT, folder / "upper", folder / "work"]:
+            for remnant in [folder] if made else [folder / name for name in LAYERS]:
                 remove_tree(remnant)
             raise
         return bundle
@@ -130,9 +133,8 @@ class Bundle(os.PathLike[str]):
         try:
             with open(descriptor, "wb") as file:
                 file.write(data)
-                os.fchmod(descriptor, 0o644)
                 with contextlib.suppress(FileNotFoundError):
-                    old = config.stat()  # it may have secrets in it
+                    old = config.stat()  # the owner decided who may read it
                     os.fchmod(descriptor, stat.S_IMODE(old.st_mode))
                     if os.geteuid() == 0:
                         os.fchown(descriptor, old.st_uid, old.st_gid)
@@ -143,68 +145,25 @@ class Bundle(os.PathLike[str]):
 
 
 @contextlib.asynccontextmanager
-async def temporary_bundle(spec: Spec, *, rootfs: StrPath, writable: bool = False) -> AsyncGenerator[Bundle]:
+async def temporary_bundle(
+    spec: Spec, *, rootfs: StrPath, writable: bool | str | int = False
+) -> AsyncGenerator[Bundle]:
     """A bundle in a private directory, gone afterwards.
 
     `spec`, `rootfs` and `writable`, and what it raises, are as for `Bundle.create`.
     """
     with private_directory() as folder:
         try:
-            yield Bundle.create(folder, spec, rootfs=rootfs, writable=writable)
+            bundle = Bundle.create(folder, spec, rootfs=rootfs, writable=writable)
+            if writable and _is_for_another_root(spec):
+                os.chmod(folder, PASSABLE)
+            yield bundle
         finally:
             if writable:  # may be large, and has directories that nobody may enter
                 await shielded(anyio.to_thread.run_sync, remove_tree, Path(folder))
 
 
-def _write_root(rootfs: Path, root: Path) -> None:
-    """Make a writable ``/``: directories to mount on, and copies of the files and links that are not in one."""
-    root.mkdir()
-    for entry in sorted(os.scandir(rootfs), key=lambda entry: entry.name):
-        path = root / entry.name
-        if entry.is_dir(follow_symlinks=False):
-            path.mkdir()
-        elif entry.is_file(follow_symlinks=False) or entry.is_symlink():
-            shutil.copyfile(entry.path, path, follow_symlinks=False)
-        else:
-            continue  # a device, a FIFO or a socket
-        _copy_owner(entry.stat(follow_symlinks=False), path)
-    _copy_owner(rootfs.stat(), root)
-
-
-def _copy_owner(status: os.stat_result, path: Path) -> None:
-    if os.geteuid() == 0:
-        os.chown(path, status.st_uid, status.st_gid, follow_symlinks=False)
-    if not path.is_symlink():
-        os.chmod(path, stat.S_IMODE(status.st_mode))
-
-
-def _overlays(rootfs: Path, folder: Path) -> list[Mount]:
-    """A mount for each directory in the root: runc mounts nothing over the root itself."""
-    overlays: list[Mount] = []
-    for entry in sorted(os.scandir(rootfs), key=lambda entry: entry.name):
-        if entry.is_dir(follow_symlinks=False) and entry.name not in NOT_OVERLAID:
-            paths = {
-                "lowerdir": entry.path,
-                "upperdir": str(folder / "upper" / entry.name),
-                "workdir": str(folder / "work" / entry.name),
-            }
-            for name, path in paths.items():
-                if set(path) & set(",:\\"):
-                    raise ValueError(f"writable: an overlay's {name} cannot have a comma, colon or backslash: {path!r}")
-            overlays.append(
-                {
-                    "destination": f"/{entry.name}",
-                    "type": "overlay",
-                    "source": "overlay",
-                    "options": [*(f"{name}={path}" for name, path in paths.items()), "nosuid", "nodev"],
-                }
-            )
-    return overlays
-
-
-def _layers(rootfs: Path, folder: Path, name: str) -> None:
-    """What an overlay writes to: its upper directory is what the merged one looks like."""
-    upper = folder / "upper" / name
-    upper.mkdir(parents=True)
-    (folder / "work" / name).mkdir(parents=True)
-    _copy_owner((rootfs / name).stat(), upper)
+def _is_for_another_root(spec: Spec) -> bool:
+    """Whether root in the container is another user on the host, who has to get at the layers in the bundle."""
+    mappings = spec.get("linux", {}).get("uidMappings", [])
+    return any(mapping["containerID"] == 0 and mapping["hostID"] != os.geteuid() for mapping in mappings)

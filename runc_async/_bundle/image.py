@@ -13,7 +13,7 @@ import msgspec
 from .bundle import Bundle
 from .default_spec import default_spec
 from .removal import remove_tree
-from .rootfs import arriving, tool
+from .rootfs import arriving, check_mount_points, tool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,8 @@ async def unpack_image(layout: StrPath, folder: StrPath, *, tag: str = "latest")
     :returns: where it is, and what it is to run.
     :raises FileNotFoundError: umoci is missing; the message names the package.
     :raises FileExistsError: the directory exists.
-    :raises ValueError: umoci could not unpack it; the message is umoci's.
+    :raises ValueError: umoci could not unpack it (the message is umoci's), or ``dev``, ``proc``, ``sys`` or ``tmp``
+        in it is not a directory. Nothing is left of it.
     """
     umoci = tool("umoci", "umoci")
     wanted = Path(os.path.abspath(folder))
@@ -81,6 +82,10 @@ async def unpack_image(layout: StrPath, folder: StrPath, *, tag: str = "latest")
         if ended.returncode:
             words = ended.stderr.decode(errors="replace").strip() or f"umoci ended with status {ended.returncode}"
             raise ValueError(f"{os.fspath(layout)}:{tag}: {words}")
+        try:
+            check_mount_points(unpacked / "rootfs")
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(layout)}:{tag}: {error}") from None
         process: Process = Bundle.load(unpacked).spec.get("process") or {"cwd": "/"}
         os.rename(unpacked / "rootfs", partial / "rootfs")
         await anyio.to_thread.run_sync(remove_tree, unpacked)

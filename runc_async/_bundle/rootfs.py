@@ -1,34 +1,32 @@
-"""Root file systems: of busybox, from a tar archive."""
+"""Root file systems: of busybox, from a tar archive; what none may have."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from pathlib import Path
-from tarfile import EmptyHeaderError, EOFHeaderError, HeaderError, ReadError  # type: ignore[attr-defined]
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import anyio
-import anyio.from_thread
 import anyio.to_thread
 
+from .._cli.validation import byte_size, named, parse_integer
 from .._eventloop.shield import shielded
+from .archive import Limits, unpack
 from .removal import remove_tree
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
-    from typing import Self
 
     from .._cli.options import StrPath
 
-__all__ = ["arriving", "busybox_rootfs", "tar_rootfs", "tool"]
+__all__ = ["arriving", "busybox_rootfs", "check_mount_points", "tar_rootfs", "tool"]
 
-BLOCK = 1 << 20
+MOUNT_POINTS = ("dev", "proc", "sys", "tmp")
+"""What runtimes mount on, and make files below, before the container is shut in."""
 
 
 def tool(name: str, package: str) -> str:
@@ -85,132 +83,64 @@ async def busybox_rootfs(folder: StrPath) -> Path:
     return Path(os.path.abspath(folder))
 
 
-async def tar_rootfs(archive: StrPath, folder: StrPath) -> Path:
+async def tar_rootfs(
+    archive: StrPath,
+    folder: StrPath,
+    *,
+    max_bytes: str | int = "8G",
+    max_members: int = 500_000,
+    max_header: str | int = "1M",
+) -> Path:
     """Unpack a tar archive (plain, gzip, bzip2 or xz; zstd from Python 3.14 on) into a root file system.
 
     Refused are members with an absolute name or ``..`` in it, that go through a link that leaves the root, hard links
-    to anything but a file unpacked before, and device nodes. Symbolic links stay as they are, absolute ones too, for
+    to anything but a file unpacked before, device nodes, and an archive after which ``dev``, ``proc``, ``sys`` or
+    ``tmp`` is not a directory: runtimes mount there. Symbolic links stay as they are, absolute ones too, for
     they point into the container. Set-user-id and set-group-id bits and extended attributes (file capabilities) are
     left out; owners are kept when root unpacks; holes stay holes. It is a whole file system, not an image's layer: a
     whiteout (``.wh.NAME``) is a file like any other.
 
     :param archive: the archive's path.
     :param folder: the directory to make.
+    :param max_bytes: the most bytes that the archive may have when it is decompressed, as int or with a unit
+        (``"512M"``). The files have no more than that in all; holes do not count.
+    :param max_members: the most files, directories and links.
+    :param max_header: the most bytes of what describes one member: its name, its attributes, its holes.
     :returns: its path.
     :raises FileExistsError: it exists.
     :raises OSError: the archive cannot be read, or something cannot be written.
-    :raises ValueError: the archive has a member that is refused, or is no archive. Nothing is left of it.
+    :raises ValueError: the archive has a member that is refused, is beyond a limit, or is no archive. Nothing is left
+        of it.
     """
+    sizes: dict[str, int] = {}
+    for name, value in (("max_bytes", max_bytes), ("max_header", max_header)):
+        with named(name):
+            sizes[name] = parse_integer(byte_size(value), 1)
+    with named("max_members"):
+        limits = Limits(**sizes, max_members=parse_integer(max_members, 1))
 
-    def unpack(rootfs: Path) -> None:
+    def fill(rootfs: Path) -> None:
+        unpack(archive, os.path.realpath(rootfs), limits)
         try:
-            with tarfile.open(archive, tarinfo=_Member) as tar:
-                _unpack(tar, rootfs)
-                while tar.fileobj and tar.fileobj.read(BLOCK):
-                    anyio.from_thread.check_cancelled()  # a checksum is looked at where the compressed data end
-        except Exception as exc:
-            if isinstance(exc, OSError) and exc.errno not in (None, errno.EINVAL, errno.ENAMETOOLONG):
-                raise
-            # Every compression has errors of its own, and an archive's numbers may be too large for anything.
-            raise ValueError(f"{os.fspath(archive)}: {exc}") from exc
+            check_mount_points(rootfs)
+        except ValueError as error:
+            raise ValueError(f"{os.fspath(archive)}: {error}") from None
 
     async with arriving(folder) as rootfs:
-        await anyio.to_thread.run_sync(unpack, Path(os.path.realpath(rootfs)))
+        await anyio.to_thread.run_sync(fill, rootfs)
     return Path(os.path.abspath(folder))
 
 
-class _Member(tarfile.TarInfo):
-    """One whose header must be right: tarfile takes a broken one for the end of the archive."""
+def check_mount_points(rootfs: Path) -> None:
+    """Refuse a root file system in which a runtime would mount on, or make files in, another place.
 
-    @classmethod
-    def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
-        try:
-            return super().fromtarfile(tarfile)
-        except (EmptyHeaderError, EOFHeaderError):
-            raise
-        except HeaderError as exc:
-            raise ReadError(f"broken header: {exc}") from exc
+    runc before 1.2 follows a link in the place of ``/dev`` while the host's files are still in reach.
 
-
-def _unpack(tar: tarfile.TarFile, rootfs: Path) -> None:
-    """By hand, because tarfile's own filters are not in Python 3.11.2, and had holes in later ones."""
-    folders: dict[Path, tarfile.TarInfo] = {}
-    for member in tar:
-        anyio.from_thread.check_cancelled()
-        path = _place(rootfs, member.name, member.name)
-        there = os.path.lexists(path)
-        if member.isdir():
-            if there and (path.is_symlink() or not path.is_dir()):
-                path.unlink()
-            path.mkdir(mode=0o700, exist_ok=True)
-            folders[path] = member
-            continue
-        if there:
-            if path.is_dir() and not path.is_symlink():
-                raise ValueError(f"{member.name!r} would take the place of a directory")
-            path.unlink()
-        if member.isreg():
-            _copy(tar, member, path)
-        elif member.issym() and member.linkname:
-            path.symlink_to(member.linkname)
-        elif member.islnk():
-            target = _place(rootfs, member.linkname, member.name)
-            if target.is_symlink() or not target.is_file():
-                raise ValueError(f"{member.name!r} is a hard link to {member.linkname!r}, no file unpacked before it")
-            os.link(target, path)
-            continue  # it has that file's attributes
-        elif member.isfifo():
-            os.mkfifo(path)
-        else:
-            raise ValueError(f"{member.name!r} is a device, or nothing that a root file system has")
-        _dress(path, member)
-    for path in sorted(folders, reverse=True):  # a directory that nobody may write in, after what is in it
-        _dress(path, folders[path])
-
-
-def _place(rootfs: Path, name: str, member: str) -> Path:
-    """Where a name of an archive is below the root, with real directories on the way, which are made if missing."""
-    parts = [part for part in name.split("/") if part not in ("", ".")]
-    if name.startswith("/") or ".." in parts:
-        raise ValueError(f"{member!r} would leave the root: {name!r} is absolute or has .. in it")
-    path = rootfs
-    for part in parts[:-1]:
-        path = path / part
+    :raises ValueError: one of `MOUNT_POINTS` is there and not a directory.
+    """
+    for name in MOUNT_POINTS:
+        path = rootfs / name
         if path.is_symlink():
-            try:
-                path = Path(os.path.realpath(path, strict=True))
-            except OSError:
-                path = Path("/")  # leads nowhere, or nobody knows where
-        if not path.is_relative_to(rootfs) or (path.exists() and not path.is_dir()):
-            raise ValueError(f"{member!r} would leave the root, or goes through what is no directory: {name!r}")
-        path.mkdir(mode=0o755, exist_ok=True)
-    return path / parts[-1] if parts else path
-
-
-def _copy(tar: tarfile.TarFile, member: tarfile.TarInfo, path: Path) -> None:
-    if member.size < 0:  # tarfile of Python 3.11 would go back, and round in circles
-        raise ReadError(f"{member.name!r} has a negative size")
-    source = tar.extractfile(member)
-    assert source is not None
-    with source, open(path, "xb") as file:
-        # A hole of terabytes costs no more than it does in the archive.
-        for start, length in cast("list[tuple[int, int]]", member.sparse) or [(0, member.size)]:
-            source.seek(start)
-            file.seek(start)
-            while length > 0:
-                anyio.from_thread.check_cancelled()
-                block = source.read(min(BLOCK, length))
-                if not block:
-                    raise ReadError("unexpected end of data")
-                file.write(block)
-                length -= len(block)
-        file.truncate(member.size)
-
-
-def _dress(path: Path, member: tarfile.TarInfo) -> None:
-    """Owner, mode and time of what was just unpacked."""
-    if os.geteuid() == 0:
-        os.chown(path, member.uid, member.gid, follow_symlinks=False)
-    if not member.issym():
-        os.chmod(path, member.mode & 0o1777)
-    os.utime(path, (member.mtime, member.mtime), follow_symlinks=False)
+            raise ValueError(f"/{name} is a symbolic link in the root file system, to {os.readlink(path)!r}")
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"/{name} is not a directory in the root file system")

@@ -14,6 +14,8 @@ import stat
 import subprocess
 import tarfile
 import time
+import tracemalloc
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import anyio
@@ -36,7 +38,6 @@ from .._streams import read_all
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from pathlib import Path
 
 pytestmark = pytest.mark.anyio
 
@@ -72,7 +73,14 @@ async def test_a_bundle_is_written_loaded_changed_and_saved(tmp_path: Path, root
     await again.save()
     assert Bundle.load(bundle).spec == {**bundle.spec, "hostname": "changed"}
     assert os.listdir(bundle) == ["config.json"]
-    assert stat.S_IMODE((bundle.path / "config.json").stat().st_mode) == 0o644
+
+
+async def test_nobody_else_reads_a_bundle_and_its_environment(tmp_path: Path, rootfs: Path) -> None:
+    for writable in (False, True, "1M"):
+        bundle = Bundle.create(tmp_path / "a" / str(writable), SPEC, rootfs=rootfs, writable=writable)
+        await bundle.save()
+        assert stat.S_IMODE(bundle.path.stat().st_mode) == 0o700
+        assert stat.S_IMODE((bundle.path / "config.json").stat().st_mode) == 0o600
 
 
 async def test_what_cannot_be_written_leaves_the_old_one(tmp_path: Path, rootfs: Path) -> None:
@@ -88,11 +96,11 @@ async def test_what_cannot_be_written_leaves_the_old_one(tmp_path: Path, rootfs:
 async def test_who_may_read_it_stays_when_it_is_saved(tmp_path: Path, rootfs: Path) -> None:
     bundle = Bundle.create(tmp_path / "b", SPEC, rootfs=rootfs)
     config = bundle.path / "config.json"
-    config.chmod(0o600)
+    config.chmod(0o640)
     os.chown(config, 54321, 54321)
     await bundle.save()
     status = config.stat()
-    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o600, 54321, 54321)
+    assert (stat.S_IMODE(status.st_mode), status.st_uid, status.st_gid) == (0o640, 54321, 54321)
 
 
 async def test_a_reader_finds_the_old_one_or_the_new_one_whole(tmp_path: Path, rootfs: Path) -> None:
@@ -220,6 +228,74 @@ async def test_containers_share_a_root_and_write_each_in_an_overlay_or_tmpfs_of_
         refused = await output(runc, new_id(), third)
         assert refused.endswith("can't create /etc/own: Read-only file system\n")  # busybox may number the line
     assert census() == before
+
+
+FILL = """
+exec 2>&1
+for d in etc usr; do dd if=/dev/zero of=/$d/big bs=64k count=1000; done
+stat -c %s /etc/big /usr/big
+ls -A /.writable | wc -l
+n=0; while echo >/etc/$n; do n=$((n+1)); done 2>/dev/null
+ls /etc | wc -l
+rm -r /etc/big /bin/vi; mkdir /bin/vi && rmdir /bin/vi
+touch /x; true
+"""
+
+
+async def test_a_writable_root_of_a_size_is_full_at_that_size_and_leaves_nothing(
+    runc: Runc, new_id: Callable[[], str], rootfs: Path
+) -> None:
+    (rootfs / "usr").mkdir(exist_ok=True)
+    async with temporary_bundle(default_spec(["sh", "-c", FILL]), rootfs=rootfs, writable="4M") as bundle:
+        for _ in range(2):  # the second finds nothing of the first
+            text = await output(runc, new_id(), bundle)
+            assert text.count("No space left on device") == 2, text
+            first, second, hidden, files = (int(line) for line in text.splitlines() if line.isdigit())
+            assert 3 << 20 <= first + second <= 4 << 20
+            assert hidden == 0  # nobody gets at the layers themselves
+            assert files <= 1024  # inodes are limited, too
+            assert "touch: /x: Read-only file system" in text
+        assert not [path for path in bundle.path.rglob("*") if path.name == "big"]
+        assert str(bundle.path) not in Path("/proc/self/mountinfo").read_text()
+
+
+async def test_a_writable_root_of_a_size_leaves_nothing_mounted_when_its_container_is_cancelled(
+    runc: Runc, container_id: str, rootfs: Path
+) -> None:
+    (rootfs / "usr").mkdir(exist_ok=True)
+    async with temporary_bundle(
+        default_spec(["sh", "-c", "echo x >/etc/x; echo written; sleep 60"]), rootfs=rootfs, writable="4M"
+    ) as bundle:
+        with anyio.CancelScope() as scope:
+            async with (
+                PipeIO(stdin=False) as io,
+                runc.container(container_id, bundle, io=io) as container,
+            ):
+                await container.start()
+                assert await io.stdout.receive() == b"written\n"
+                scope.cancel()
+                await anyio.sleep_forever()
+        assert scope.cancelled_caught
+        assert str(bundle.path) not in Path("/proc/self/mountinfo").read_text()
+    assert not bundle.path.exists()
+
+
+@pytest.mark.parametrize(
+    ("writable", "error", "reason"),
+    [
+        ("lots", ValueError, "writable must be a number of bytes"),
+        ("1k", ValueError, "writable must be at least 65536"),
+        (-1, ValueError, "writable must be at least"),
+        (1.5, TypeError, "writable must be bytes"),
+        (None, TypeError, "writable must be bytes"),
+    ],
+)
+async def test_a_size_that_is_none_is_refused(
+    tmp_path: Path, rootfs: Path, writable: Any, error: type[Exception], reason: str
+) -> None:
+    with pytest.raises(error, match=reason):
+        Bundle.create(tmp_path / "b", SPEC, rootfs=rootfs, writable=writable)
+    assert not (tmp_path / "b").exists()
 
 
 # -- busybox --------------------------------------------------------------------------------------------------
@@ -419,6 +495,104 @@ async def test_hostile_archives_are_refused_and_nothing_of_them_is_left(tmp_path
     assert secret.stat().st_nlink == 1
 
 
+@pytest.mark.parametrize("name", ["dev", "proc", "sys", "tmp"])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_what_a_runtime_mounts_on_is_a_directory_or_the_root_is_refused(tmp_path: Path, name: str) -> None:
+    link = write_tar(tmp_path / "link.tar", [member("a/b", data=b"x"), member(name, tarfile.SYMTYPE, to="/etc")])
+    with pytest.raises(ValueError, match=rf"link\.tar: /{name} is a symbolic link in the root file system, to '/etc'"):
+        await tar_rootfs(link, tmp_path / "rootfs")
+    file = write_tar(tmp_path / "file.tar", [member(name, data=b"x")])
+    with pytest.raises(ValueError, match=rf"file\.tar: /{name} is not a directory"):
+        await tar_rootfs(file, tmp_path / "rootfs")
+    assert sorted(os.listdir(tmp_path)) == ["file.tar", "link.tar", "scratch", "state"]
+    (tmp_path / "planted").mkdir()
+    (tmp_path / "planted" / name).symlink_to("a")
+    for writable in (False, True, "1M"):
+        with pytest.raises(ValueError, match=f"/{name} is a symbolic link in the root file system, to 'a'"):
+            Bundle.create(tmp_path / "bundle", SPEC, rootfs=tmp_path / "planted", writable=writable)
+    assert not (tmp_path / "bundle").exists()
+
+
+# -- what an archive may cost ---------------------------------------------------------------------------------
+
+
+async def test_an_archive_that_unpacks_to_too_much_is_refused(tmp_path: Path) -> None:
+    bomb = write_tar(tmp_path / "a.tar.gz", [member("x", data=bytes(50 << 20))], "w:gz")
+    assert bomb.stat().st_size < 100_000
+    for most in ("20M", 20 << 20):
+        with pytest.raises(ValueError, match=r"a\.tar\.gz: it has more than max_bytes=20971520 bytes"):
+            await tar_rootfs(bomb, tmp_path / "rootfs", max_bytes=most)
+    assert not [name for name in os.listdir(tmp_path) if "rootfs" in name]
+    assert (await tar_rootfs(bomb, tmp_path / "rootfs", max_bytes="60M")).joinpath("x").stat().st_size == 50 << 20
+
+
+async def test_an_archive_of_too_many_members_is_refused(tmp_path: Path) -> None:
+    many = write_tar(tmp_path / "a.tar", [member(str(number)) for number in range(30)])
+    with pytest.raises(ValueError, match=r"a\.tar: it has more than max_members=29 members"):
+        await tar_rootfs(many, tmp_path / "rootfs", max_members=29)
+    assert len(os.listdir(await tar_rootfs(many, tmp_path / "rootfs", max_members=30))) == 30
+
+
+@pytest.mark.parametrize("form", [tarfile.PAX_FORMAT, tarfile.GNU_FORMAT])
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_header_of_too_many_bytes_costs_no_memory(tmp_path: Path, form: int) -> None:
+    name = "d/" * (30 << 20)
+    info = tarfile.TarInfo(name)
+    (tmp_path / "a.tar").write_bytes(info.tobuf(form) + bytes(1024))
+    del info, name
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=r"a\.tar: what describes one member has more than max_header=1048576"):
+            await tar_rootfs(tmp_path / "a.tar", tmp_path / "rootfs")
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+    finally:
+        tracemalloc.stop()
+
+
+async def test_headers_for_all_members_add_up(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "a.tar", "w") as tar:
+        for number in range(5):
+            header = tarfile.TarInfo.create_pax_global_header({f"key{number}": "x" * 300_000})
+            assert tar.fileobj is not None
+            tar.fileobj.write(header)
+            tar.offset += len(header)
+            tar.addfile(member(str(number))[0])
+    with pytest.raises(ValueError, match=r"a\.tar: its global headers have more than max_header="):
+        await tar_rootfs(tmp_path / "a.tar", tmp_path / "rootfs")
+    assert (await tar_rootfs(tmp_path / "a.tar", tmp_path / "rootfs", max_header="4M")).exists()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "error", "reason"),
+    [
+        ({"max_bytes": 0}, ValueError, "max_bytes must be at least 1"),
+        ({"max_bytes": "lots"}, ValueError, "max_bytes must be a number of bytes"),
+        ({"max_header": None}, TypeError, "max_header must be bytes"),
+        ({"max_members": 0}, ValueError, "max_members must be at least 1"),
+        ({"max_members": "7"}, TypeError, "max_members must be int, not str"),
+    ],
+)
+async def test_a_limit_that_is_none_is_refused(
+    tmp_path: Path, keywords: Any, error: type[Exception], reason: str
+) -> None:
+    with pytest.raises(error, match=reason):
+        await tar_rootfs(tmp_path / "a.tar", tmp_path / "rootfs", **keywords)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_hundred_thousand_members_take_seconds(tmp_path: Path) -> None:
+    archive = write_tar(tmp_path / "a.tar", [member(f"a/b/c/d/e/{number}") for number in range(100_000)])
+    began = time.perf_counter()
+    root = await tar_rootfs(archive, tmp_path / "rootfs")
+    seconds = time.perf_counter() - began
+    assert len(os.listdir(root / "a/b/c/d/e")) == 100_000
+    assert seconds < 30 * SLOWNESS  # 8 s, measured on two cores; a minute with Path and a list of members
+    shutil.rmtree(root)
+
+
+# -- holes, broken headers ------------------------------------------------------------------------------------
+
+
 async def test_a_hole_of_a_terabyte_costs_nothing(tmp_path: Path) -> None:
     end = 1 << 40
     sparse = {"GNU.sparse.map": f"0,4,{end},4", "GNU.sparse.size": str(end + 4), "GNU.sparse.numblocks": "2"}
@@ -563,6 +737,16 @@ async def test_what_umoci_refuses_is_said_in_its_words_and_leaves_nothing(tmp_pa
     (tmp_path / "there").mkdir()
     with pytest.raises(FileExistsError, match="exists"):
         await unpack_image(image_layout, tmp_path / "there", tag="v1")
+    assert not [name for name in os.listdir(tmp_path) if "image" in name]
+
+
+@needs_umoci
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_an_image_with_a_link_where_a_runtime_mounts_is_refused(tmp_path: Path) -> None:
+    layer = write_tar(tmp_path / "layer.tar", [member("bin/sh", data=b"x"), member("dev", tarfile.SYMTYPE, to="/etc")])
+    layout = write_image(tmp_path / "layout", layer, {"Cmd": ["sh"]})
+    with pytest.raises(ValueError, match=r"layout:latest: /dev is a symbolic link in the root file system, to '/etc'"):
+        await unpack_image(layout, tmp_path / "image")
     assert not [name for name in os.listdir(tmp_path) if "image" in name]
 
 

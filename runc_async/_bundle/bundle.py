@@ -17,7 +17,7 @@ from .._cli.validation import written
 from .._eventloop.shield import shielded
 from .._linux.tempdir import private_directory
 from .._models import parse_json
-from .overlay import LAYERS, make_writable, overlay_size
+from .overlay import LAYERS, make_writable, overlay_size, root_on_host
 from .removal import remove_tree
 from .rootfs import check_mount_points
 
@@ -106,7 +106,7 @@ class Bundle(os.PathLike[str]):
         try:
             if make_layers is not None:
                 make_layers()
-                if made and _is_for_another_root(bundle.spec):
+                if made and root_on_host(bundle.spec) != os.geteuid():
                     folder.chmod(PASSABLE)
             bundle._write(data)
         except BaseException:
@@ -155,15 +155,9 @@ async def temporary_bundle(
     with private_directory() as folder:
         try:
             bundle = Bundle.create(folder, spec, rootfs=rootfs, writable=writable)
-            if writable and _is_for_another_root(spec):
+            if writable and root_on_host(spec) != os.geteuid():
                 os.chmod(folder, PASSABLE)
             yield bundle
         finally:
             if writable:  # may be large, and has directories that nobody may enter
                 await shielded(anyio.to_thread.run_sync, remove_tree, Path(folder))
-
-
-def _is_for_another_root(spec: Spec) -> bool:
-    """Whether root in the container is another user on the host, who has to get at the layers in the bundle."""
-    mappings = spec.get("linux", {}).get("uidMappings", [])
-    return any(mapping["containerID"] == 0 and mapping["hostID"] != os.geteuid() for mapping in mappings)

@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import copy
-import math
 import os
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from .._cli.validation import INT64, MOST_ID, byte_size, named
+from .._cli.validation import MOST_ID, check_type, named, parse_text
 from .._process.environment import checked
+from .limits import all_resources, parse_device, parse_rlimits, parse_size
+from .mounts import INIT, all_mounts, find_init, masked_in_sys, parse_inodes
+from .namespaces import map_ids, network_namespace, new_namespaces, parse_sysctl
 from .seccomp import seccomp_profile
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .._cli.options import StrPath
-    from .spec import Capabilities, LinuxResources, LinuxSeccomp, Mount, Namespace, Spec, User
+    from .spec import Capabilities, LinuxSeccomp, Mount, Spec, User
 
 __all__ = ["default_spec"]
 
 OCI_VERSION = "1.0.2"  # what the oldest supported runtime follows; newer ones take it
-CPU_PERIOD = 100_000  # microseconds
-MOST_CPUS = 8192  # a kernel's
-MOST_PIDS = 1 << 22  # PID_MAX_LIMIT
-LEAST_MEMORY = 4 << 20  # runc's init, which is in the cgroup before the program is, does not fit into 2M
 LEAST_TMP = 1 << 12  # a page
 DEFAULT_PIDS = 256
-
-# "ro" alone leaves what is mounted below the source writable.
-ACCESS = {"": ["rw"], "rw": ["rw"], "ro": ["ro", "rro"]}
 
 # What even a program that runs as root in its container rarely misses; the others are asked for.
 CAPABILITIES = ("CAP_KILL", "CAP_NET_BIND_SERVICE")
@@ -74,13 +69,22 @@ def default_spec(
     mounts: Sequence[Mount | str] = (),
     hostname: str | None = None,
     readonly: bool = True,
-    network: Literal["none", "host"] = "none",
+    network: StrPath = "none",
     terminal: bool = False,
     rootless: bool | None = None,
     capabilities: Sequence[str] | None = None,
     seccomp: Literal["default", "strict", "unconfined"] | bool | LinuxSeccomp = "default",
     tmp: str | int = "64M",
     annotations: Mapping[str, str] | None = None,
+    init: bool | StrPath = False,
+    rlimits: Mapping[str, int | tuple[int, int]] | None = None,
+    devices: Sequence[str] = (),
+    sysctl: Mapping[str, str | int] | None = None,
+    resolv_conf: StrPath | None = None,
+    hosts: StrPath | None = None,
+    user_namespace: range | None = None,
+    apparmor: str | None = None,
+    nr_inodes: int | None = None,
 ) -> Spec:
     """Make a ``config.json`` that is safe by default (OCI runtime specification).
 
@@ -105,7 +109,8 @@ def default_spec(
         in the container to mount on, the runtime makes it, in the root file system.
     :param hostname: the container's; None is ``container``.
     :param readonly: whether the root file system is read-only.
-    :param network: ``"none"`` is a network namespace with nothing but a loopback device; ``"host"`` the host's.
+    :param network: ``"none"`` is a network namespace with nothing but a loopback device; ``"host"`` the host's; or the
+        path of a network namespace that exists (``"/run/netns/NAME"``, see ``ip-netns(8)``).
     :param terminal: whether the program has a terminal; then the call needs a `ConsoleSocket`.
     :param rootless: run by an ordinary user: in a user namespace whose root is the caller. None is whether the caller
         is not root. Limits then need cgroups that are delegated to the caller; without, runc refuses them, and crun
@@ -118,8 +123,30 @@ def default_spec(
         with network ``"none"``, TCP and UDP, which reach nothing but loopback there. ``"unconfined"`` (or False): all.
         Or a profile, an OCI ``linux.seccomp`` object. Calls that are refused fail with EPERM, unknown ones with ENOSYS.
     :param tmp: the size of ``/tmp``, as for `memory`.
-    :param annotations: names and values for whoever reads the state.
+    :param annotations: names and values, which are in the container's state.
+    :param init: a program that is PID 1 and runs `args` as its child, so that they end with their own statuses and
+        signals, and orphans are reaped. True finds tini or catatonit on this machine; a path selects another static
+        program that takes ``-- PROGRAM ARGUMENT...``. It is mounted read-only at ``/dev/init``.
+    :param rlimits: resource limits by their names in ``setrlimit(2)``: ``{"RLIMIT_NOFILE": 1024}``, or a soft and a
+        hard one: ``(1024, 4096)``. `resource.RLIM_INFINITY` is no limit. Unless they are here, ``RLIMIT_CORE`` is 0
+        and ``RLIMIT_NOFILE`` is (1024, 4096), or 1024 if `rootless`.
+    :param devices: devices of the host that the container may use: ``"/dev/fuse"``, ``"/dev/HOST:/dev/CONTAINER"`` or
+        ``"/dev/HOST:/dev/CONTAINER:r"``, where the last part is which of r (read), w (write) and m (make the node) it
+        may; ``rw`` if there is none. In a user namespace the host's own node is mounted.
+    :param sysctl: kernel parameters by name: ``{"net.ipv4.ip_unprivileged_port_start": 0}``. Only those that belong
+        to the container's own network or IPC namespace.
+    :param resolv_conf: a file of the host that is mounted read-only at ``/etc/resolv.conf``.
+    :param hosts: a file of the host that is mounted read-only at ``/etc/hosts``.
+    :param user_namespace: the ids on the host that the container's users and groups have: ``range(100000, 165536)``.
+        Id 0 in the container is the first of them, so that its root is nobody on the host; if `rootless`, 0 is the
+        caller, 1 the first of them, and the caller must be allowed to use them (``subuid(5)``). Every directory on the
+        way to the root file system must let other users pass.
+    :param apparmor: the AppArmor profile of the program, which must be loaded. It is an error where the kernel has no
+        AppArmor: crun would run the program without a profile.
+    :param nr_inodes: the most files and directories on each tmpfs whose options do not say so. None is one for each
+        4 KiB of its size, at least 1024, and 65536 without a size.
     :returns: a plain dictionary, to be changed at will.
+    :raises FileNotFoundError: `init` is True and no init was found; the message names the Debian package.
     :raises TypeError: a parameter of the wrong type.
     :raises ValueError: a value that cannot be right, with the reason.
     """
@@ -131,12 +158,16 @@ def default_spec(
     folder = _word(os.fspath(cwd), "cwd")
     if not folder.startswith("/"):
         raise ValueError(f"cwd must be absolute, not {folder!r}")
-    if network not in ("none", "host"):
-        raise ValueError(f"network must be 'none' or 'host', not {network!r}")
     rootless = os.geteuid() != 0 if rootless is None else rootless
-    uid, gid = _user(user)
-    if rootless and (uid, gid) != (0, 0):
-        raise ValueError(f"user {uid}:{gid}: a rootless container has one user and one group, 0:0, which is the caller")
+    net = network_namespace(network)
+    uid_mappings, gid_mappings = map_ids(rootless, user_namespace)
+    who = _user(user, additional_gids, rootless, user_namespace)
+    uid = who["uid"]
+    init_path = find_init(init)
+    if init_path is not None:
+        words = [INIT, "--", *words]
+    check_type("devices", devices, list, tuple, wanted="a sequence of str")
+    nodes = [parse_device(device) for device in devices]
     variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **checked(env or {})}
     if terminal:
         variables.setdefault("TERM", "xterm")
@@ -147,21 +178,20 @@ def default_spec(
         sets |= {"inheritable": [], "ambient": []}
     for names in cast("dict[str, list[str]]", sets).values():
         names.extend(sorted({_capability(name) for name in capabilities}))
-    namespaces: list[Namespace] = [{"type": "pid"}, {"type": "mount"}, {"type": "ipc"}, {"type": "uts"}]
-    namespaces.append({"type": "cgroup"})
-    if network == "none":
-        namespaces.append({"type": "network"})
-    if rootless:
-        namespaces.append({"type": "user"})
-    groups = [_id(gid, "additional_gids") for gid in additional_gids]
-    if rootless and groups:
-        raise ValueError(f"additional_gids {groups}: a rootless container has one group, 0, which is the caller's")
     if pids == "auto":
         pids = None if rootless else DEFAULT_PIDS
-    who: User = {"uid": uid, "gid": gid}
-    if groups:
-        who["additionalGids"] = groups
-    size = _bytes(tmp, "tmp", LEAST_TMP)
+    own_network = net is not None and "path" not in net
+    every_mount = all_mounts(
+        tmp=parse_size(tmp, "tmp", LEAST_TMP),
+        nr_inodes=parse_inodes(nr_inodes),
+        own_network=own_network,
+        user_namespace=bool(uid_mappings),
+        one_id=rootless and user_namespace is None,
+        init=init_path,
+        resolv_conf=resolv_conf,
+        hosts=hosts,
+        mounts=[*(node.mount for node in nodes if uid_mappings), *mounts],
+    )
     spec: Spec = {
         "ociVersion": OCI_VERSION,
         "process": {
@@ -171,29 +201,33 @@ def default_spec(
             "env": [f"{name}={value}" for name, value in variables.items()],
             "cwd": folder,
             "capabilities": sets,
-            "rlimits": [
-                {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024 if rootless else 4096},
-                {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
-            ],
+            "rlimits": parse_rlimits(rlimits, rootless),
             "noNewPrivileges": True,
         },
         "root": {"path": "rootfs", "readonly": readonly},
         "hostname": _hostname("container" if hostname is None else hostname),
-        "mounts": [*_mounts(rootless, network, size), *(_mount(mount) for mount in mounts)],
+        "mounts": every_mount,
         "linux": {
-            "namespaces": namespaces,
-            "resources": _resources(memory, swap, cpus, pids),
-            "maskedPaths": list(MASKED),
+            "namespaces": new_namespaces(net, bool(uid_mappings)),
+            "resources": all_resources(memory, swap, cpus, pids, nodes),
+            "rootfsPropagation": "rprivate",
+            "maskedPaths": [*MASKED, *masked_in_sys(own_network, bool(uid_mappings))],
             "readonlyPaths": list(READONLY),
         },
     }
     linux = spec["linux"]
-    profile = seccomp_profile(seccomp, capabilities=capabilities, only_loopback=network == "none")
+    profile = seccomp_profile(seccomp, capabilities=capabilities, only_loopback=own_network)
     if profile is not None:
         linux["seccomp"] = profile
-    if rootless:
-        linux["uidMappings"] = [{"containerID": 0, "hostID": os.geteuid(), "size": 1}]
-        linux["gidMappings"] = [{"containerID": 0, "hostID": os.getegid(), "size": 1}]
+    if uid_mappings:
+        linux["uidMappings"], linux["gidMappings"] = uid_mappings, gid_mappings
+    if nodes and not uid_mappings:
+        linux["devices"] = [node.node for node in nodes]
+    knobs = parse_sysctl(sysctl, net)
+    if knobs:
+        linux["sysctl"] = knobs
+    if apparmor is not None:
+        spec["process"]["apparmorProfile"] = _apparmor(apparmor)
     if annotations:
         spec["annotations"] = {
             _word(name, "annotations"): _word(value, "annotations") for name, value in annotations.items()
@@ -209,14 +243,31 @@ def _word(value: object, what: str) -> str:
     return value
 
 
-def _user(user: str | int | None) -> tuple[int, int]:
-    if user is None:
-        return 0, 0
-    found = re.fullmatch(r"(\d+)(?::(\d+))?", str(user))
-    if found is None or isinstance(user, bool):
-        raise ValueError(f"user must be uid or uid:gid, in numbers, not {user!r}: names are the container's own")
-    uid = _id(int(found[1]), "user")
-    return uid, _id(int(found[2]), "user") if found[2] else uid
+def _user(user: str | int | None, additional_gids: Sequence[int], rootless: bool, user_namespace: range | None) -> User:
+    uid, gid = 0, 0
+    if user is not None:
+        found = re.fullmatch(r"(\d+)(?::(\d+))?", str(user))
+        if found is None or isinstance(user, bool):
+            raise ValueError(f"user must be uid or uid:gid, in numbers, not {user!r}: names are the container's own")
+        uid = _id(int(found[1]), "user")
+        gid = _id(int(found[2]), "user") if found[2] else uid
+    groups = [_id(gid, "additional_gids") for gid in additional_gids]
+    most = MOST_ID
+    if user_namespace is not None:
+        most = len(user_namespace) - 1 + rootless
+    elif rootless:
+        most = 0
+    if rootless and not most and (uid, gid) != (0, 0):
+        raise ValueError(f"user {uid}:{gid}: a rootless container has one user and one group, 0:0, which is the caller")
+    if rootless and groups:
+        raise ValueError(f"additional_gids {groups}: a rootless container has only the caller's groups")
+    for id in (uid, gid, *groups):
+        if id > most:
+            raise ValueError(f"user_namespace has ids 0 to {most} in the container, not {id}")
+    who: User = {"uid": uid, "gid": gid}
+    if groups:
+        who["additionalGids"] = groups
+    return who
 
 
 def _id(value: int, what: str) -> int:
@@ -225,6 +276,15 @@ def _id(value: int, what: str) -> int:
     if not 0 <= value <= MOST_ID:
         raise ValueError(f"{what}: {value} is no possible id")
     return value
+
+
+def _apparmor(profile: str) -> str:
+    with named("apparmor"):
+        parse_text(profile)
+    enabled = Path("/sys/module/apparmor/parameters/enabled")
+    if not enabled.exists() or enabled.read_text().strip() != "Y":
+        raise ValueError(f"apparmor: the kernel of this machine has no AppArmor, so no profile {profile!r}")
+    return profile
 
 
 def _capability(name: str) -> str:
@@ -237,84 +297,3 @@ def _hostname(name: str) -> str:
     if not re.fullmatch(r"[A-Za-z0-9._-]{1,64}", _word(name, "hostname")):
         raise ValueError(f"hostname must be 1 to 64 letters, digits, dots, dashes or underscores, not {name!r}")
     return name
-
-
-def _bytes(value: str | int, what: str, least: int = LEAST_MEMORY) -> int:
-    with named(what):
-        number = byte_size(value)
-    if not least <= number <= INT64:
-        raise ValueError(f"{what} must be from {least} to {INT64} bytes, not {value!r}")
-    return number
-
-
-def _resources(
-    memory: str | int | None, swap: str | int | None, cpus: float | None, pids: int | None
-) -> LinuxResources:
-    resources: LinuxResources = {"devices": [{"allow": False, "access": "rwm"}]}
-    if memory is not None:
-        resources["memory"] = {"limit": _bytes(memory, "memory")}
-    if swap is not None:
-        total = _bytes(swap, "swap")
-        if memory is None or total < _bytes(memory, "memory"):
-            raise ValueError(f"swap is memory and swap together, so it needs memory, and at least as much: {swap!r}")
-        resources["memory"] = {"limit": _bytes(memory, "memory"), "swap": total}
-    if cpus is not None:
-        if isinstance(cpus, bool) or not isinstance(cast("object", cpus), int | float):
-            raise TypeError(f"cpus must be a number, not {type(cpus).__name__}")
-        if not math.isfinite(cpus) or not 0.01 <= cpus <= MOST_CPUS:  # a quota of 1 ms is the kernel's least
-            raise ValueError(f"cpus must be from 0.01 to {MOST_CPUS}, not {cpus}")
-        resources["cpu"] = {"quota": round(cpus * CPU_PERIOD), "period": CPU_PERIOD}
-    if pids is not None:
-        if isinstance(pids, bool) or not isinstance(cast("object", pids), int):
-            raise TypeError(f"pids must be a number, 'auto' or None, not {type(pids).__name__}")
-        if not 1 <= pids <= MOST_PIDS:
-            raise ValueError(f"pids must be from 1 to {MOST_PIDS}, not {pids}; None is no limit")
-        resources["pids"] = {"limit": pids}
-    return resources
-
-
-def _mounts(rootless: bool, network: str, tmp: int) -> list[Mount]:
-    # Without a network namespace of its own a user namespace may not mount sysfs: it gets the host's, read-only.
-    sys: Mount = {
-        "destination": "/sys",
-        "type": "sysfs",
-        "source": "sysfs",
-        "options": ["nosuid", "noexec", "nodev", "ro"],
-    }
-    if rootless and network == "host":
-        sys = {"destination": "/sys", "type": "none", "source": "/sys",
-               "options": ["rbind", "nosuid", "noexec", "nodev", "ro"]}  # fmt: skip
-    # The group of terminals, 5, does not exist in a user namespace of one id.
-    terminals = ["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620", *([] if rootless else ["gid=5"])]
-    return [
-        {"destination": "/proc", "type": "proc", "source": "proc", "options": ["nosuid", "noexec", "nodev"]},
-        {"destination": "/dev", "type": "tmpfs", "source": "tmpfs",
-         "options": ["nosuid", "strictatime", "mode=755", "size=64k"]},
-        {"destination": "/dev/pts", "type": "devpts", "source": "devpts", "options": terminals},
-        {"destination": "/dev/shm", "type": "tmpfs", "source": "shm",
-         "options": ["nosuid", "noexec", "nodev", "mode=1777", "size=64m"]},
-        {"destination": "/dev/mqueue", "type": "mqueue", "source": "mqueue",
-         "options": ["nosuid", "noexec", "nodev"]},
-        sys,
-        {"destination": "/tmp", "type": "tmpfs", "source": "tmpfs",
-         "options": ["nosuid", "nodev", "mode=1777", f"size={tmp}"]},
-    ]  # fmt: skip
-
-
-def _mount(mount: Mount | str) -> Mount:
-    if isinstance(mount, str):
-        source, _, rest = _word(mount, "mounts").partition(":")
-        destination, _, access = rest.partition(":")
-        if access not in ACCESS:
-            raise ValueError(f"mounts: {mount!r}: {access!r} is neither ro nor rw")
-        if not os.path.isabs(source) or not os.path.exists(source):
-            raise ValueError(f"mounts: {source!r} is no absolute path of something that exists")
-        options = ["rbind", "nosuid", "nodev", *ACCESS[access]]
-        mount = {"destination": destination, "type": "none", "source": source, "options": options}
-    elif not isinstance(cast("object", mount), dict):
-        raise TypeError(f"mounts must be OCI mount objects or str, not {type(mount).__name__}")
-    destination = _word(mount.get("destination", ""), "mounts")
-    parts = [part for part in destination.split("/") if part not in ("", ".")]
-    if not destination.startswith("/") or not parts or ".." in parts:
-        raise ValueError(f"mounts: the destination must be an absolute path below /, without .., not {destination!r}")
-    return copy.deepcopy(mount)

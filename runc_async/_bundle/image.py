@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import anyio
 import anyio.to_thread
@@ -86,7 +86,7 @@ async def unpack_image(layout: StrPath, folder: StrPath, *, tag: str = "latest")
             check_mount_points(unpacked / "rootfs")
         except ValueError as error:
             raise ValueError(f"{os.fspath(layout)}:{tag}: {error}") from None
-        process: Process = Bundle.load(unpacked).spec.get("process") or {"cwd": "/"}
+        process = cast("Process", Bundle.load(unpacked).spec.get("process") or {"cwd": "/"})
         os.rename(unpacked / "rootfs", partial / "rootfs")
         await anyio.to_thread.run_sync(remove_tree, unpacked)
     user: User = process.get("user") or {"uid": 0, "gid": 0}

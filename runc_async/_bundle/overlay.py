@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import stat
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 from .._cli.validation import byte_size, named, parse_integer
+from .mounts import inodes_for
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
     from .spec import Mount, Spec
 
-__all__ = ["LAYERS", "inodes_for", "make_writable", "overlay_size"]
+__all__ = ["LAYERS", "make_writable", "overlay_size", "root_on_host"]
 
 LAYERS = ("root", "upper", "work")
 """The names of what `make_writable` makes in a bundle."""
@@ -26,18 +27,6 @@ SCRATCH = ".writable"
 # What the container gets as mounts of its own, or must not get from the image.
 NOT_OVERLAID = frozenset({"dev", "proc", "sys", "tmp", SCRATCH})
 LEAST_SIZE = 1 << 16
-BYTES_PER_INODE = 1 << 12
-
-
-def inodes_for(size: int) -> int:
-    """The limit of files on a tmpfs: one for each 4 KiB, and not fewer than a program that makes small files needs.
-
-    Without a limit a tmpfs has as many inodes as half of the machine's pages. Each takes about a kilobyte of kernel
-    memory, and none of the tmpfs's size.
-
-    :param size: that of the tmpfs, in bytes.
-    """
-    return max(1024, size // BYTES_PER_INODE)
 
 
 def overlay_size(writable: bool | str | int) -> int | None:
@@ -75,19 +64,28 @@ def make_writable(spec: Spec, rootfs: Path, folder: Path, size: int | None) -> C
             raise ValueError(f"writable: the root file system has a /{SCRATCH} already: {rootfs}")
         options = ["nosuid", "nodev", "tmpcopyup", "mode=700", f"size={size}", f"nr_inodes={inodes_for(size)}"]
         mounts.insert(0, {"destination": f"/{SCRATCH}", "type": "tmpfs", "source": "tmpfs", "options": options})
-        linux = spec.setdefault("linux", {})
+        linux = cast("dict[str, Any]", spec.setdefault("linux", cast("Any", {})))
         linux["maskedPaths"] = [*linux.get("maskedPaths", []), f"/{SCRATCH}"]
     spec["mounts"] = [*mounts, *spec.get("mounts", [])]
 
     def make_layers() -> None:
         _write_root(rootfs, root)
+        owner = root_on_host(spec)
         for name in names:
-            upper = layers / "upper" / name
+            upper, work = layers / "upper" / name, layers / "work" / name
             upper.mkdir(parents=True)
-            (layers / "work" / name).mkdir(parents=True)
+            work.mkdir(parents=True)
             _copy_owner((rootfs / name).stat(), upper)  # the merged directory looks like its upper one
+            if owner != os.geteuid():
+                os.chown(work, owner, -1)  # without this, the overlay is read-only
 
     return make_layers
+
+
+def root_on_host(spec: Spec) -> int:
+    """The user on the host that is root in the container."""
+    mappings = spec.get("linux", {}).get("uidMappings", [])
+    return next((each["hostID"] for each in mappings if each["containerID"] == 0), os.geteuid())
 
 
 def _overlay(rootfs: Path, layers: Path, name: str, in_user_namespace: bool) -> Mount:

@@ -85,18 +85,13 @@ class CPUAffinity(TypedDict, total=False):
     final: str
 
 
-class Process(TypedDict, total=False):
-    """A process in a container."""
+class AnyProcess(TypedDict, total=False):
+    """What `Process` and `MainProcess` have in common."""
 
     terminal: bool
     consoleSize: Box
-    user: User
-    args: list[str]
     commandLine: str
-    env: list[str]
     cwd: Required[str]
-    capabilities: Capabilities
-    rlimits: list[Rlimit]
     noNewPrivileges: bool
     apparmorProfile: str
     oomScoreAdj: int
@@ -104,6 +99,26 @@ class Process(TypedDict, total=False):
     selinuxLabel: str
     ioPriority: IOPriority
     execCPUAffinity: CPUAffinity
+
+
+class Process(AnyProcess, total=False):
+    """A process in a container, as for `Runc.exec`: what is missing is as the runtime wants it."""
+
+    user: User
+    args: list[str]
+    env: list[str]
+    capabilities: Capabilities
+    rlimits: list[Rlimit]
+
+
+class MainProcess(AnyProcess):
+    """The process that a container is started for. `default_spec` names all of it, so that it can be edited."""
+
+    user: User
+    args: list[str]
+    env: list[str]
+    capabilities: Capabilities
+    rlimits: list[Rlimit]
 
 
 class Root(TypedDict, total=False):
@@ -362,35 +377,41 @@ class Personality(TypedDict, total=False):
 class Linux(TypedDict, total=False):
     """What is Linux's own."""
 
-    namespaces: list[Namespace]
+    namespaces: Required[list[Namespace]]
     uidMappings: list[IDMapping]
     gidMappings: list[IDMapping]
     timeOffsets: dict[str, TimeOffset]
     devices: list[LinuxDevice]
     netDevices: dict[str, LinuxNetDevice]
     cgroupsPath: str
-    resources: LinuxResources
+    resources: Required[LinuxResources]
     intelRdt: IntelRdt
     memoryPolicy: MemoryPolicy
     sysctl: dict[str, str]
     seccomp: LinuxSeccomp
-    rootfsPropagation: Literal["shared", "slave", "private", "unbindable"]
-    maskedPaths: list[str]
-    readonlyPaths: list[str]
+    rootfsPropagation: Literal[
+        "shared", "slave", "private", "unbindable", "rshared", "rslave", "rprivate", "runbindable"
+    ]
+    maskedPaths: Required[list[str]]
+    readonlyPaths: Required[list[str]]
     mountLabel: str
     personality: Personality
 
 
 class Spec(TypedDict, total=False):
-    """A container's configuration: the whole of ``config.json``."""
+    """A container's configuration: the whole of ``config.json``.
+
+    For type checkers, what `default_spec` always writes is always there, so that its result can be edited. A file
+    that `Bundle.load` reads may have less.
+    """
 
     ociVersion: Required[str]
-    root: Root
-    mounts: list[Mount]
-    process: Process
+    root: Required[Root]
+    mounts: Required[list[Mount]]
+    process: Required[MainProcess]
     hostname: str
     domainname: str
     hooks: Hooks
     annotations: dict[str, str]
-    linux: Linux
+    linux: Required[Linux]
     vm: dict[str, Any]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +122,15 @@ def test_pids() -> None:
 def test_mounts_as_strings_and_as_objects(tmp_path: Path) -> None:
     own = {"destination": "/cache", "type": "tmpfs", "source": "tmpfs", "options": ["size=1m"]}
     made = spec(mounts=[f"{tmp_path}:/a", f"{tmp_path}:/b:ro", f"{tmp_path}:/c:rw", own])
-    assert [(m["destination"], m["options"][3:]) for m in made["mounts"][-4:-1]] == [
+    assert [(m["destination"], m["options"][4:]) for m in made["mounts"][-4:-1]] == [
         ("/a", ["rw"]),
         ("/b", ["ro", "rro"]),
         ("/c", ["rw"]),
     ]
     assert all(m["source"] == str(tmp_path) for m in made["mounts"][-4:-1])
-    assert all(m["options"][:3] == ["rbind", "nosuid", "nodev"] for m in made["mounts"][-4:-1])
-    assert made["mounts"][-1] == own
+    assert all(m["options"][:4] == ["rbind", "rprivate", "nosuid", "nodev"] for m in made["mounts"][-4:-1])
+    assert made["mounts"][-1] == {**own, "options": ["size=1m", "nr_inodes=1024"]}
+    assert own["options"] == ["size=1m"]
 
 
 def test_the_short_switches() -> None:
@@ -229,8 +231,8 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"pids": (1 << 22) + 1}, ValueError, "pids must be from 1 to 4194304"),
     ({"pids": 1.5}, TypeError, "pids must be a number"),
     ({"pids": "many"}, TypeError, "pids must be a number"),
-    ({"mounts": ["/nowhere/at/all:/x"]}, ValueError, "no absolute path of something that exists"),
-    ({"mounts": ["etc:/x"]}, ValueError, "no absolute path"),
+    ({"mounts": ["/nowhere/at/all:/x"]}, ValueError, "is not an absolute path of something that exists"),
+    ({"mounts": ["etc:/x"]}, ValueError, "not an absolute path"),
     ({"mounts": ["/etc"]}, ValueError, "the destination must be an absolute path"),
     ({"mounts": ["/etc:x"]}, ValueError, "the destination must be an absolute path"),
     ({"mounts": ["/etc:/"]}, ValueError, "below /"),
@@ -242,14 +244,54 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"hostname": ""}, ValueError, "hostname must be"),
     ({"hostname": "a b"}, ValueError, "hostname must be"),
     ({"hostname": "a" * 65}, ValueError, "1 to 64"),
-    ({"network": "bridge"}, ValueError, "'none' or 'host', not 'bridge'"),
+    ({"network": "bridge"}, ValueError, "network must be 'none', 'host' or the path .* not 'bridge'"),
     ({"capabilities": ["NET_ADMIN"]}, ValueError, "such as CAP_NET_ADMIN"),
     ({"capabilities": ["CAP_NET_ADMlN"]}, ValueError, r"as in capabilities\(7\)"),
     ({"capabilities": "CAP_KILL"}, ValueError, "capabilities must be names"),
     ({"tmp": "1"}, ValueError, "tmp must be from 4096"),
     ({"annotations": {"a": 1}}, TypeError, "annotations must be str"),
+    ({"network": "/nowhere/net"}, ValueError, "that exists, not '/nowhere/net'"),
+    ({"network": 7}, TypeError, "network must be str or PathLike, not int"),
+    ({"init": "/nowhere/init"}, ValueError, "init '/nowhere/init' is not an absolute path of something that exists"),
+    ({"init": "/etc/passwd"}, ValueError, "init must be a program"),
+    ({"init": "/etc"}, ValueError, "init must be a program"),
+    ({"init": sys.executable}, ValueError, "init must be a static program"),
+    ({"init": 1}, TypeError, "init must be str"),
+    ({"rlimits": {"NOFILE": 1}}, ValueError, "names such as RLIMIT_NOFILE"),
+    ({"rlimits": {"RLIMIT_NOFILE": (2, 1)}}, ValueError, "RLIMIT_NOFILE: the soft limit is greater than the hard"),
+    ({"rlimits": {"RLIMIT_NOFILE": (1, 2, 3)}}, ValueError, "a soft and a hard one"),
+    ({"rlimits": {"RLIMIT_NOFILE": -2}}, ValueError, "RLIMIT_NOFILE must be at least 0"),
+    ({"rlimits": {"RLIMIT_NOFILE": "7"}}, TypeError, "RLIMIT_NOFILE must be int"),
+    ({"rlimits": ["RLIMIT_NOFILE"]}, TypeError, "a mapping of names to limits"),
+    ({"devices": "/dev/null"}, TypeError, "devices must be a sequence of str"),
+    ({"devices": [7]}, TypeError, "devices must be str"),
+    ({"devices": ["/etc/passwd"]}, ValueError, "'/etc/passwd' is not a device"),
+    ({"devices": ["/dev/nothing-there"]}, ValueError, "'/dev/nothing-there': No such file"),
+    ({"devices": ["null"]}, ValueError, "absolute path"),
+    ({"devices": ["/dev/null:/dev/x:x"]}, ValueError, "of r, w and m, not 'x'"),
+    ({"devices": ["/dev/null:/dev/../x"]}, ValueError, r"without \.\."),
+    ({"sysctl": {"kernel.panic": 1}}, ValueError, "kernel.panic does not belong to a namespace"),
+    ({"sysctl": {"net.core.somaxconn": 7}, "network": "host"}, ValueError, "would change the host, since network is"),
+    ({"sysctl": {"net.core.somaxconn": 7.5}}, TypeError, "sysctl: net.core.somaxconn must be str or int"),
+    ({"sysctl": {"net/../../x": 7}}, ValueError, "cannot be a name"),
+    ({"sysctl": {"net.core.somaxconn": "1\n2"}}, ValueError, "cannot be a value"),
+    ({"sysctl": "net.core.somaxconn=1"}, TypeError, "a mapping of names to values"),
+    ({"resolv_conf": "etc/resolv.conf"}, ValueError, "resolv_conf 'etc/resolv.conf' is not an absolute path"),
+    ({"hosts": "/nowhere/hosts"}, ValueError, "hosts '/nowhere/hosts' is not an absolute path of something"),
+    ({"hosts": 7}, TypeError, "hosts must be a path, not int"),
+    ({"user_namespace": range(0)}, ValueError, "must be a range of ids on the host"),
+    ({"user_namespace": range(10)}, ValueError, "id 0 in it, which is root of the host"),
+    ({"user_namespace": range(1000, 2000, 2)}, ValueError, "must be a range of ids"),
+    ({"user_namespace": range(1 << 31, (1 << 32) + 5)}, ValueError, "must be a range of ids"),
+    ({"user_namespace": "100000:65536"}, TypeError, "user_namespace must be a range of ids"),
+    ({"user_namespace": range(1000, 1010), "user": 10}, ValueError, "ids 0 to 9 in the container, not 10"),
+    ({"user_namespace": range(1000, 1010), "additional_gids": [10]}, ValueError, "ids 0 to 9 in the container"),
+    ({"apparmor": ""}, ValueError, "apparmor is empty"),
+    ({"apparmor": 7}, TypeError, "apparmor must be str"),
+    ({"nr_inodes": 0}, ValueError, "nr_inodes must be at least 16"),
+    ({"nr_inodes": "1k"}, TypeError, "nr_inodes must be int"),
     ({"rootless": True, "user": 1000}, ValueError, "one user and one group"),
-    ({"rootless": True, "additional_gids": [5]}, ValueError, "has one group"),
+    ({"rootless": True, "additional_gids": [5]}, ValueError, "only the caller's groups"),
 ]
 
 
@@ -257,3 +299,67 @@ REFUSED: list[tuple[dict[str, Any], type[Exception], str]] = [
 def test_refused_with_a_reason(keywords: dict[str, Any], error: type[Exception], reason: str) -> None:
     with pytest.raises(error, match=reason):
         spec(**keywords)
+
+
+# -- every mount is private, every tmpfs has a limit of files --------------------------------------------------
+
+
+def test_every_tmpfs_has_a_limit_of_files() -> None:
+    def limits(**keywords: Any) -> dict[str, list[str]]:
+        mounts = spec(**keywords)["mounts"]
+        return {
+            each["destination"]: [option for option in each["options"] if option.startswith("nr_inodes=")]
+            for each in mounts
+            if each["type"] == "tmpfs"
+        }
+
+    def tmpfs(*options: str) -> dict[str, Any]:
+        return {"destination": "/own", "type": "tmpfs", "source": "tmpfs", "options": list(options)}
+
+    by_itself = {"/dev": ["nr_inodes=1024"], "/dev/shm": ["nr_inodes=16384"], "/tmp": ["nr_inodes=16384"]}
+    assert limits() == by_itself
+    assert limits(tmp="1G")["/tmp"] == ["nr_inodes=262144"]
+    assert limits(nr_inodes=99) == {key: ["nr_inodes=99"] for key in by_itself}
+    assert limits(mounts=[tmpfs()])["/own"] == ["nr_inodes=65536"]
+    assert limits(mounts=[tmpfs("size=1G")])["/own"] == ["nr_inodes=262144"]
+    assert limits(mounts=[tmpfs("nr_inodes=7")], nr_inodes=99)["/own"] == ["nr_inodes=7"]
+
+
+@pytest.mark.parametrize(("release", "recursive"), [("5.12.0-1-amd64", True), ("6.1", True), ("5.11.22", False)])
+def test_the_hosts_sys_is_read_only_all_the_way_down_or_masked(
+    monkeypatch: pytest.MonkeyPatch, release: str, recursive: bool
+) -> None:
+    monkeypatch.setattr(os, "uname", lambda: os.uname_result(("Linux", "here", release, "#1", "x86_64")))
+    made = spec(rootless=True, network="host")
+    sys_mount = mount(made, "/sys")
+    assert (sys_mount["source"], "rprivate" in sys_mount["options"]) == ("/sys", True)
+    assert ("rro" in sys_mount["options"]) is recursive
+    assert ({"/sys/fs", "/sys/kernel"} <= set(made["linux"]["maskedPaths"])) is not recursive
+    made = spec(rootless=True)
+    assert mount(made, "/sys")["type"] == "sysfs"
+    assert "/sys/fs" not in made["linux"]["maskedPaths"]
+
+
+# -- init -----------------------------------------------------------------------------------------------------
+
+
+def test_a_missing_init_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("runc_async._bundle.mounts.INITS", ("tini-static", "tini"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FileNotFoundError, match="install the Debian package tini or catatonit"):
+        spec(init=True)
+    (tmp_path / "tini").write_bytes(b"\x7fELF /lib64/ld-linux-x86-64.so.2\0")
+    (tmp_path / "tini").chmod(0o755)
+    with pytest.raises(FileNotFoundError, match="no static init was found"):
+        spec(init=True)
+
+
+def test_an_init_runs_the_program(tmp_path: Path) -> None:
+    own = tmp_path / "own-init"
+    own.write_bytes(b"\x7fELF static")
+    own.chmod(0o755)
+    made = spec(["sh", "-c", "true"], init=own)
+    assert made["process"]["args"] == ["/dev/init", "--", "sh", "-c", "true"]
+    there = mount(made, "/dev/init")
+    assert (there["source"], "ro" in there["options"]) == (str(own), True)
+    assert spec(["true"], init=False)["process"]["args"] == ["true"]

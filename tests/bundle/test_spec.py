@@ -189,22 +189,41 @@ def test_what_is_no_json_object_is_refused_with_the_file_named(tmp_path: Path, t
         Bundle.load(tmp_path)
 
 
+EDITS = """\
+from runc_async import Process, Spec, default_spec
+spec = default_spec(['true'])
+spec['linux']['resources']['memory'] = {'limit': 1 << 30}
+spec['linux']['namespaces'] = [n for n in spec['linux']['namespaces'] if n['type'] != 'network']
+spec['linux']['namespaces'].append({'type': 'time'})
+spec['linux']['maskedPaths'].remove('/proc/keys')
+spec['process']['env'].append('A=1')
+spec['process']['args'] += ['more']
+spec['process']['user']['uid'] = 7
+spec['process']['capabilities']['ambient'] = []
+spec['mounts'].append({'destination': '/x', 'type': 'tmpfs'})
+spec['root']['readonly'] = False
+own: Spec = spec
+process: Process = {'args': ['true'], 'cwd': '/'}
+own['hostnam'] = 'x'  # wrong
+spec['linux']['maskedPaths'] = '/proc/kcore'  # wrong
+"""
+
+
 def test_types_are_seen_by_a_type_checker(tmp_path: Path) -> None:
-    """A misspelt field and a wrong type are found where the code is written."""
+    """What `default_spec` gives can be edited; a misspelt field and a wrong type are found where they are written."""
     program = tmp_path / "user.py"
-    program.write_text(
-        "from runc_async import Bundle, Mount, Process, Spec, default_spec\n"
-        "spec = default_spec(['true'])\n"
-        "spec['linux']['resources']['memory'] = {'limit': 1 << 30}\n"
-        "spec['hostnam'] = 'x'\n"
-        "spec['linux']['maskedPaths'] = '/proc/kcore'\n"
-    )
-    checked = subprocess.run(
-        [sys.executable, "-m", "mypy", "--no-incremental", "--config-file", "", str(program)],
-        cwd=Path(__file__).parents[2],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    wrong = [line.split(":")[1] for line in checked.stdout.splitlines() if ": error:" in line]
-    assert wrong == ["4", "5"], checked.stdout
+    program.write_text(EDITS)
+    wrong = [number for number, line in enumerate(EDITS.splitlines(), 1) if "wrong" in line]
+    for checker, found in (
+        (["mypy", "--no-incremental", "--strict", "--config-file", ""], ": error:"),
+        (["basedpyright", "--level", "error"], " - error:"),
+    ):
+        done = subprocess.run(
+            [sys.executable, "-m", *checker, str(program)],
+            cwd=Path(__file__).parents[2],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        lines = [int(line.split(":")[1]) for line in done.stdout.splitlines() if found in line]
+        assert sorted(set(lines)) == wrong, done.stdout

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import resource
 import shutil
 import subprocess
 import tempfile
@@ -16,6 +17,7 @@ import pytest
 
 from runc_async import ConsoleSocket, PipeIO, Runc, default_spec, temporary_bundle
 from runc_async._bundle.default_spec import MASKED, READONLY
+from runc_async._bundle.mounts import INITS
 
 from .._cgroups import VERSION_2, cgroup_file, needs_controllers
 from .._ordinary import USER, run_as_ordinary_user
@@ -23,7 +25,7 @@ from .._slowness import within
 from .._streams import read_all
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from runc_async import Container
@@ -66,6 +68,11 @@ def said(shell: Callable[..., Any]) -> Callable[..., Any]:
         return str(output).strip()
 
     return run
+
+
+def needs_init() -> None:
+    if not any(shutil.which(name) for name in INITS):
+        pytest.skip("no init is installed: `apt-get install tini catatonit`")
 
 
 def capabilities(*numbers: int) -> str:
@@ -304,6 +311,204 @@ async def test_a_terminal(runc: Runc, rootfs: Path, container_id: str) -> None:
         assert await read_all(console) == b"/dev/pts/0\r\n24 80\r\nxterm\r\n"
 
 
+# -- nothing of the host's later mounts ------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shared_folder(tmp_path: Path) -> Iterator[Path]:
+    """A mount that shares what is mounted below it, as ``/`` does on a host with systemd."""
+    folder = tmp_path / "shared"
+    (folder / "below").mkdir(parents=True)
+    subprocess.run(["mount", "--bind", folder, folder], check=True)
+    subprocess.run(["mount", "--make-shared", folder], check=True)
+    yield folder
+    subprocess.run(["umount", "-R", "-l", folder], check=True)
+
+
+@pytest.mark.parametrize("access", ["ro", "rw"])
+async def test_what_is_mounted_on_the_host_later_does_not_appear(
+    runc: Runc, rootfs: Path, container_id: str, shared_folder: Path, access: str
+) -> None:
+    spec = default_spec(["sleep", "60"], rootless=False, mounts=[f"{shared_folder}:/tmp/shared:{access}"])
+    async with temporary_bundle(spec, rootfs=rootfs) as bundle, runc.container(container_id, bundle) as container:
+        await container.start()
+        subprocess.run(["mount", "-t", "tmpfs", "later", shared_folder / "below"], check=True)
+        script = "grep -c later /proc/self/mounts; grep -E ' (shared|master):' /proc/self/mountinfo; true"
+        assert (await container.run(["sh", "-c", script])).stdout == b"0\n"
+
+
+# -- files ----------------------------------------------------------------------------------------------------
+
+
+async def test_a_tmpfs_has_room_for_so_many_files_and_no_more(said: Callable[..., Any]) -> None:
+    script = "n=0; while echo >/tmp/d/$n; do n=$((n+1)); done 2>/dev/null; echo $n"
+    own: Any = {"destination": "/tmp/d", "type": "tmpfs", "source": "tmpfs"}
+    assert 90 < int(await said(script, mounts=[own], nr_inodes=100)) < 100
+    assert await said("df -i /tmp /dev /dev/shm | awk 'NR > 1 {print $2}'") == "16384\n1024\n16384"
+
+
+# -- more keywords --------------------------------------------------------------------------------------------
+
+
+async def test_an_init_gives_programs_their_own_statuses_and_signals(shell: Callable[..., Any]) -> None:
+    """As PID 1 a program gets no signal without a handler."""
+    root_of = "tr '\\0' ' ' </proc/1/cmdline; "
+    needs_init()
+    assert await shell(root_of + "exit 3", init=True) == (3, f"/dev/init -- sh -c exec 2>&1; {root_of}exit 3 ")
+    for name, number in (("ABRT", 6), ("TERM", 15), ("ALRM", 14), ("PIPE", 13)):
+        assert await shell(f"kill -{name} $$", init=True) == (128 + number, "")
+    assert await shell("kill -TERM $$; echo alive", init=False) == (0, "alive\n")
+
+
+@pytest.mark.parametrize(("init", "until"), [(True, "while"), (False, "until")])
+async def test_an_init_reaps_orphans(started: Callable[..., Any], container_id: str, init: bool, until: str) -> None:
+    """Without one, they stay: a program seldom expects children that it did not start."""
+    needs_init()
+    async with started(container_id, init=init) as container:
+        await container.run(["sh", "-c", "(true & true & true &)"])
+        seen = await container.run(
+            ["sh", "-c", f"{until} grep -q State:.Z /proc/[0-9]*/status 2>/dev/null; do sleep 0.05; done"]
+        )
+        assert seen.status == 0
+
+
+async def test_an_init_cannot_be_changed_and_is_no_part_of_the_root(said: Callable[..., Any], rootfs: Path) -> None:
+    needs_init()
+    before = sorted(os.listdir(rootfs / "dev"))
+    refused = await said("rm -f /dev/init; echo x >/dev/init; true", init=True)
+    assert "Read-only file system" in refused
+    assert "busy" in refused
+    assert sorted(os.listdir(rootfs / "dev")) == before
+
+
+@pytest.mark.parametrize("name", ["tini-static", "catatonit"])
+async def test_a_path_selects_an_init(shell: Callable[..., Any], name: str) -> None:
+    path = shutil.which(name)
+    if path is None:
+        pytest.skip(f"{name} is not installed: `apt-get install tini catatonit`")
+    assert await shell("kill -ABRT $$", init=path) == (134, "")
+
+
+async def test_resource_limits(said: Callable[..., Any]) -> None:
+    unlimited = resource.RLIM_INFINITY
+    limits: Any = {"RLIMIT_NOFILE": 100, "RLIMIT_MEMLOCK": (4096, 8192), "RLIMIT_CORE": (0, unlimited)}
+    text = await said("ulimit -n; ulimit -Hn; ulimit -l; ulimit -Hl; ulimit -c; ulimit -Hc", rlimits=limits)
+    assert text.splitlines() == ["100", "100", "4", "8", "0", "unlimited"]
+
+
+async def test_devices_as_nodes_that_can_be_opened_for_what_was_asked(said: Callable[..., Any]) -> None:
+    script = "ls -l /dev/kmsg /dev/mine | awk '{print $1, $5, $6}'; head -c 1 /dev/mine | wc -c; echo >/dev/mine"
+    refused = await said("ls /dev/kmsg; head -c 1 /dev/kmsg; true")
+    assert refused.count("No such file") == 2
+    text = await said(f"({script}) 2>&1; true", devices=["/dev/kmsg", "/dev/urandom:/dev/mine:r"])
+    nodes = text.splitlines()
+    assert nodes[0].endswith("1, 11")
+    assert nodes[1].endswith("1, 9")
+    assert nodes[2] == "1"
+
+
+async def test_a_device_may_be_only_read(said: Callable[..., Any]) -> None:
+    """The device cgroup of a runtime always lets /dev/urandom be written, but not /dev/kmsg."""
+    text = await said("dd if=/dev/null of=/dev/kmsg; true", devices=["/dev/kmsg:/dev/kmsg:r"])
+    assert "Operation not permitted" in text
+    assert "Operation not permitted" not in await said("dd if=/dev/null of=/dev/kmsg; true", devices=["/dev/kmsg"])
+
+
+async def test_kernel_parameters_of_its_own(said: Callable[..., Any]) -> None:
+    script = "cat /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/kernel/msgmax /proc/sys/fs/mqueue/msg_max"
+    own = {"net.ipv4.ip_unprivileged_port_start": 7, "kernel.msgmax": "4096", "fs.mqueue.msg_max": 20}
+    before = Path("/proc/sys/kernel/msgmax").read_text()
+    assert (await said(script, sysctl=own)).split() == ["7", "4096", "20"]
+    assert Path("/proc/sys/kernel/msgmax").read_text() == before
+
+
+async def test_a_network_namespace_that_exists(said: Callable[..., Any], tmp_path: Path) -> None:
+    place = tmp_path / "net"
+    place.touch()
+    script = f"mount --bind /proc/self/ns/net {place}; ip link add name of-mine type dummy 2>/dev/null; "
+    script += "ip link set lo up; readlink /proc/self/ns/net"
+    inode = subprocess.run(["unshare", "-n", "sh", "-c", script], capture_output=True, text=True, check=True).stdout
+    try:
+        seen = await said("readlink /proc/self/ns/net; ip -o link show lo | grep -o LOOPBACK,UP", network=place)
+    finally:
+        subprocess.run(["umount", place], check=True)
+    assert seen == f"{inode}LOOPBACK,UP"
+
+
+async def test_names_of_the_callers_choice(said: Callable[..., Any], rootfs: Path, tmp_path: Path) -> None:
+    own = tmp_path / "own"
+    shutil.copytree(rootfs, own, symlinks=True)
+    for name in ("resolv.conf", "hosts"):
+        (own / "etc" / name).write_text("of the image\n")
+        (tmp_path / name).write_text(f"own {name}\n")
+    keywords: Any = {"resolv_conf": tmp_path / "resolv.conf", "hosts": str(tmp_path / "hosts"), "root": own}
+    text = await said("cat /etc/resolv.conf /etc/hosts; echo x >>/etc/hosts; true", readonly=False, **keywords)
+    assert text.startswith("own resolv.conf\nown hosts\n")
+    assert "Read-only file system" in text
+    assert (own / "etc/hosts").read_text() == "of the image\n"
+
+
+@pytest.fixture
+def open_rootfs(rootfs: Path) -> Iterator[Path]:
+    """A copy of the root file system where other users may go."""
+    with tempfile.TemporaryDirectory(prefix="runc-async-test-", dir="/tmp") as name:
+        os.chmod(name, 0o711)
+        shutil.copytree(rootfs, Path(name, "rootfs"), symlinks=True)
+        (Path(name) / "rootfs/etc/secret").write_text("of root")
+        (Path(name) / "rootfs/etc/secret").chmod(0o600)
+        yield Path(name, "rootfs")
+
+
+@pytest.mark.parametrize("network", ["none", "host"])
+async def test_root_in_a_user_namespace_is_nobody_on_the_host(
+    said: Callable[..., Any], open_rootfs: Path, network: Any
+) -> None:
+    ids: Any = {"user_namespace": range(200_000, 265_536), "root": open_rootfs, "network": network}
+    assert (await said("cat /proc/self/uid_map /proc/self/gid_map", **ids)).split() == ["0", "200000", "65536"] * 2
+    assert "Permission denied" in await said("cat /etc/secret; true", capabilities=["CAP_DAC_OVERRIDE"], **ids)
+    assert await said("id -u; id -g; id -G", user="1000:100", additional_gids=[5], **ids) == "1000\n100\n100 5"
+    assert await said("touch /tmp/x; stat -c %u:%g /tmp/x; echo x >/dev/null; head -c 1 /dev/zero | wc -c", **ids) == (
+        "0:0\n1"
+    )
+    refused = await said("mkdir /sys/fs/mine /sys/fs/cgroup/mine; true", **ids)
+    assert refused.startswith("mkdir: can't create directory '/sys/fs/mine': Read-only file system")
+    own = await said("ls /dev/kmsg", devices=["/dev/kmsg"], **ids)
+    assert own == "/dev/kmsg"
+
+
+@pytest.mark.parametrize("writable", [True, "8M"])
+async def test_a_writable_root_in_a_user_namespace(
+    runc: Runc, open_rootfs: Path, container_id: str, writable: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(open_rootfs.parent))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(open_rootfs.parent))
+    script = "exec 2>&1; echo mine >/etc/x && cat /etc/x; rm -r /etc/x; ls /etc"
+    spec = default_spec(
+        ["sh", "-c", script], rootless=False, user_namespace=range(200_000, 265_536), capabilities=["CAP_DAC_OVERRIDE"]
+    )
+    for path in (open_rootfs / "etc", open_rootfs):
+        os.chown(path, 200_000, 200_000)
+    async with (
+        temporary_bundle(spec, rootfs=open_rootfs, writable=writable) as bundle,
+        PipeIO(stdin=False, stderr=False) as io,
+    ):
+        status = await runc.run(container_id, bundle, io=io)
+        assert (await read_all(io.stdout), status) == (b"mine\nsecret\n", 0)
+
+
+async def test_an_apparmor_profile(said: Callable[..., Any]) -> None:
+    if not Path("/sys/module/apparmor/parameters/enabled").exists():
+        pytest.skip("AppArmor is not in this kernel: boot one with it (lsm=apparmor)")
+    assert await said("cat /proc/self/attr/current", apparmor="unconfined") == "unconfined"
+
+
+def test_an_apparmor_profile_where_there_is_no_apparmor_is_refused() -> None:
+    if Path("/sys/module/apparmor/parameters/enabled").exists():
+        pytest.skip("AppArmor is in this kernel: boot one without it (apparmor=0)")
+    with pytest.raises(ValueError, match="the kernel of this machine has no AppArmor, so no profile 'docker-default'"):
+        default_spec(["true"], apparmor="docker-default")
+
+
 # -- rootless -------------------------------------------------------------------------------------------------
 
 ROOTLESS = """
@@ -363,3 +568,78 @@ async def test_root_may_be_rootless_too(runc: Runc, rootfs: Path, container_id: 
         namespace, mapped = (await io.stdout.receive()).decode().splitlines()
     assert namespace != os.readlink("/proc/self/ns/user")
     assert mapped.split() == ["0", "0", "1"]
+
+
+ROOTLESS_KEYWORDS = """
+import sys
+from pathlib import Path
+import anyio
+from runc_async import *
+
+async def main(runtime, home, rootfs, cgroup):
+    runc = Runc(runtime, root=Path(home, "state"))
+
+    async def run(name, script, **keywords):
+        spec = default_spec(["sh", "-c", f"exec 2>&1; {script}"], **keywords)
+        async with temporary_bundle(spec, rootfs=rootfs) as bundle, PipeIO(stdin=False, stderr=False) as io:
+            status = await runc.run(name, bundle, io=io)
+            try:
+                print(name, status, (await io.stdout.receive()).decode())
+            except anyio.EndOfStream:
+                print(name, status, "")
+
+    def write(name):
+        Path(home, name).write_text(f"own {name}\\n")
+        return Path(home, name)
+
+    await run("init", "kill -ABRT $$", init=True)
+    await run("rlimits", "ulimit -n; ulimit -Hn", rlimits={"RLIMIT_NOFILE": (99, 100)})
+    await run("devices", "head -c 2 /dev/mine | wc -c", devices=["/dev/zero:/dev/mine"])
+    await run("sysctl", "cat /proc/sys/net/ipv4/ip_unprivileged_port_start",
+              sysctl={"net.ipv4.ip_unprivileged_port_start": 7})
+    await run("names", "cat /etc/resolv.conf /etc/hosts", resolv_conf=write("resolv.conf"), hosts=write("hosts"))
+    await run("inodes", "df -i /tmp | awk 'NR > 1 {print $2}'", nr_inodes=100)
+    await run("strict", "unshare -n true || echo refused", seccomp="strict")
+    await run("sys", f"ls -d {cgroup}; mkdir {cgroup}/mine || echo refused", network="host")
+
+anyio.run(main, *sys.argv[1:])
+"""
+
+
+@pytest.fixture
+def own_cgroup() -> Iterator[Path]:
+    """A cgroup of the ordinary user's, as systemd delegates one."""
+    points = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
+    mounted = [Path(fields[1]) for fields in points if fields[2] in ("cgroup", "cgroup2")]
+    folder = mounted[-1] / f"runc-async-test-{os.getpid()}"
+    folder.mkdir()
+    os.chown(folder, USER, USER)
+    yield folder
+    if (folder / "mine").exists():
+        (folder / "mine").rmdir()
+    folder.rmdir()
+
+
+def test_keywords_hold_for_an_ordinary_user(runtime_path: Path, rootfs: Path, own_cgroup: Path) -> None:
+    needs_init()
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        home = Path(name)
+        shutil.copytree(rootfs, home / "rootfs", symlinks=True)
+        for file in ("resolv.conf", "hosts"):
+            (home / "rootfs/etc" / file).touch()
+        os.chown(home, USER, USER)
+        environment = {"XDG_RUNTIME_DIR": name, "TMPDIR": name, "HOME": name}
+        done = run_as_ordinary_user(ROOTLESS_KEYWORDS, runtime_path, home, home / "rootfs", own_cgroup, env=environment)
+        assert done.returncode == 0, done.stderr
+    assert not (own_cgroup / "mine").exists()
+    printed = done.stdout.split("\n\n")
+    assert printed[0].startswith("init 134 ")
+    assert "rlimits 0 99\n100\n" in done.stdout
+    assert "devices 0 2\n" in done.stdout
+    assert "sysctl 0 7\n" in done.stdout
+    assert "names 0 own resolv.conf\nown hosts\n" in done.stdout
+    assert "inodes 0 100\n" in done.stdout
+    assert "strict 0 " in done.stdout
+    assert done.stdout.count("refused\n") == 2
+    assert f"sys 0 {own_cgroup}\n" in done.stdout
+    assert "Read-only file system" in done.stdout

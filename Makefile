@@ -55,9 +55,9 @@ soak: setup ## 10,000 short containers, 500 at once, 200 streams, 5,000 jobs on 
 		RUNC_ASYNC_LOAD=500 RUNC_ASYNC_DASK_JOBS=5000 \
 		$(PYTHON) -m pytest tests/soak tests/faults tests/contrib tests/examples/test_sandbox.py $(PYTEST)
 
-bench: setup ## against go-runc, asyncio and the system call, into README and docs (four minutes; QUICK=1: one, prints only)
+bench: setup ## against go-runc, asyncio and the system call, into README and docs (six minutes; QUICK=1: two, prints only; ONLY=alternatives)
 	@tests/bench/build || echo "bench: without go-runc, see above" >&2
-	@$(PYTHON) -m tests.bench $(if $(QUICK),quick)
+	@$(PYTHON) -m tests.bench $(if $(QUICK),quick) $(ONLY)
 
 bench-dask: setup ## what Dask costs: docs/measured-dask.md (root; ten minutes)
 	@$(PYTHON) -m tests.bench.cluster

@@ -2,8 +2,10 @@
 
     make bench
     make bench QUICK=1
+    make bench ONLY=alternatives
 
-Prints what was found, and writes it into the README and docs/measured.md, with plots; a quick run only prints.
+Prints what was found, and writes it into the README and docs/measured.md, with plots; a quick run only prints. One case
+alone is written only if its tables have a place of their own, as the alternatives have.
 """
 
 from __future__ import annotations
@@ -60,27 +62,33 @@ def targets(report: Report) -> Table:
 
 def main() -> None:
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    quick = sys.argv[1:] == ["quick"]
+    quick = "quick" in sys.argv[1:]
+    only = [case for case in CASES if case.__name__ in sys.argv[1:]]
     report, where, began = Report(), machine(), time.monotonic()
     if not GORUNC.exists():
         report.notes.append("go-runc, and what is measured against it: tests/bench/build did not build it (see above)")
     with place() as here, contextlib.ExitStack() as stack:
         field = Field(here, stack)
-        for case in CASES:
+        for case in only or CASES:
             case_began = time.monotonic()
             case(field, report, QUICK if quick else Size())
             print(f"bench: {case.__name__}: {time.monotonic() - case_began:.0f} s", file=sys.stderr, flush=True)
-    report.tables.insert(0, targets(report))
+    if report.targets:
+        report.tables.insert(0, targets(report))
     missing = "".join(f"\n\nMissing: {note}." for note in report.notes)
-    text = "\n\n".join([where + missing, *(table.text() for table in report.tables)])
-    print(text)
+    text, others = ("\n\n".join([where + missing, *(table.text() for table in tables)]) for tables in
+                    (report.tables, report.alternative_tables))  # fmt: skip
+    print(text if report.tables else "", others if report.alternative_tables else "", sep="\n\n")
     print(f"\nbench: {time.monotonic() - began:.0f} s", file=sys.stderr)
     if not quick:
         from . import plots
 
         plots.draw(report, PROJECT / "docs")
-        write(PROJECT / "docs/measured.md", measured=text)
-        write(PROJECT / "README.md", measured=summary(report, where))
+        if report.alternative_tables:
+            write(PROJECT / "docs/measured.md", alternatives=others)
+        if not only:
+            write(PROJECT / "docs/measured.md", measured=text)
+            write(PROJECT / "README.md", measured=summary(report, where))
 
 
 def summary(report: Report, where: str) -> str:

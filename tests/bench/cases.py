@@ -10,6 +10,7 @@ import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from .alternatives import alternatives
 from .contenders import (
     BARE,
     DIRECT,
@@ -59,6 +60,7 @@ class Size:
     stalls: int = 5
     parents: int = 40
     imports: int = 20
+    alternatives: int = 8
     seconds: float = 60
     """The most that one comparison may take, on a machine that is too busy for all rounds."""
     calls_at_once: int = 128
@@ -75,6 +77,7 @@ QUICK = Size(
     stalls=1,
     parents=6,
     imports=5,
+    alternatives=1,
     seconds=6,
     live=(1, 10, 50),
     loads=(("state", 16), ("state", 64)),
@@ -98,6 +101,9 @@ class Report:
     tables: list[Table] = field(default_factory=list)
     bars: dict[str, dict[str, Figure]] = field(default_factory=dict)
     """By title, figures in the unit that the title names."""
+    alternatives: dict[str, dict[str, Figure]] = field(default_factory=dict)
+    """The same of what a user would otherwise choose."""
+    alternative_tables: list[Table] = field(default_factory=list)
     curves: list[Curve] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     """What is missing, and why."""
@@ -414,4 +420,4 @@ def scaled(figure: Figure) -> Figure:
     return Figure(*(value * 1000 for value in figure))
 
 
-CASES = (one_at_a_time, at_once, lives, protection, stalls, parents, live, imports)
+CASES = (one_at_a_time, at_once, lives, protection, stalls, parents, live, imports, alternatives)

@@ -43,6 +43,8 @@ class Sample(NamedTuple):
     """By how much each beat of the event loop came late, where that was asked for."""
     children: float = 0
     """Seconds of CPU time of the runtime processes."""
+    first: list[float] = []  # noqa: RUF012
+    """Seconds until the first byte of output, of each call, where a call has output."""
 
 
 def calls(samples: Iterable[Sample]) -> Figure:

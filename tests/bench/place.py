@@ -44,11 +44,19 @@ def place(*, below_the_binary: bool = False) -> Generator[dict[str, str]]:
             runtime = shutil.copy(runtime, str(folder / "runc"))
         rootfs = anyio.run(busybox_rootfs, folder / "rootfs")
         bundle = Bundle.create(folder / "bundle", default_spec(["sleep", "3600"]), rootfs=rootfs)
+        job = Bundle.create(folder / "job", default_spec(["sh", "-c", "echo done"]), rootfs=rootfs)
         runc = Runc(runtime, root=folder / "states")
         id = f"bench-{os.getpid()}-{folder.name.rpartition('-')[2]}"
         try:
             anyio.run(functools.partial(runc.run, id, bundle, detach=True))
-            yield {"runtime": runtime, "root": str(folder / "states"), "bundle": str(bundle.path), "id": id}
+            yield {
+                "runtime": runtime,
+                "root": str(folder / "states"),
+                "rootfs": str(rootfs),
+                "bundle": str(bundle.path),
+                "job": str(job.path),
+                "id": id,
+            }
         finally:
             anyio.run(_clear, runc)
 

@@ -17,7 +17,7 @@ import (
 )
 
 type place struct {
-	Runtime, Root, Bundle, ID string
+	Runtime, Root, Bundle, Job, ID string
 }
 
 type request struct {
@@ -28,6 +28,7 @@ type request struct {
 
 type answer struct {
 	Seconds  []float64 `json:"seconds"`
+	First    []float64 `json:"first"`
 	Elapsed  float64   `json:"elapsed"`
 	CPU      float64   `json:"cpu"`
 	Children float64   `json:"children"`
@@ -73,6 +74,36 @@ func run(client *runc.Runc, here place) error {
 	return err
 }
 
+// A program in a container of its own, its output captured; gives the time of the first byte.
+func job(client *runc.Runc, here place, number int) (time.Time, error) {
+	var first time.Time
+	pipes, err := runc.NewPipeIO(os.Getuid(), os.Getgid(), func(o *runc.IOOption) { o.OpenStdin = false })
+	if err != nil {
+		return first, err
+	}
+	var reading sync.WaitGroup
+	for _, end := range []io.ReadCloser{pipes.Stdout(), pipes.Stderr()} {
+		reading.Add(1)
+		go func() {
+			defer reading.Done()
+			data := make([]byte, 4096)
+			for {
+				count, err := end.Read(data)
+				if count > 0 {
+					first = time.Now()
+				}
+				if err != nil {
+					return
+				}
+			}
+		}()
+	}
+	_, err = client.Run(ctx, fmt.Sprintf("%s-go-job-%d", here.ID, number), here.Job, &runc.CreateOpts{IO: pipes})
+	pipes.Close()
+	reading.Wait()
+	return first, err
+}
+
 func cpu(whose int) float64 {
 	var usage syscall.Rusage
 	syscall.Getrusage(whose, &usage)
@@ -85,11 +116,13 @@ func main() {
 		panic(err)
 	}
 	client := &runc.Runc{Command: here.Runtime, Root: here.Root}
+	var first []time.Time
 	ops := map[string]func(number int) error{
 		"version": func(int) error { _, err := client.Version(ctx); return err },
 		"state":   func(int) error { _, err := client.State(ctx, here.ID); return err },
 		"life":    func(number int) error { return life(client, here, number) },
 		"run":     func(int) error { return run(client, here) },
+		"job":     func(number int) (err error) { first[number], err = job(client, here, number); return },
 	}
 	lines := bufio.NewScanner(os.Stdin)
 	for lines.Scan() {
@@ -97,7 +130,8 @@ func main() {
 		if err := json.Unmarshal(lines.Bytes(), &asked); err != nil {
 			panic(err)
 		}
-		given := answer{Seconds: make([]float64, asked.Times)}
+		given := answer{Seconds: make([]float64, asked.Times), First: make([]float64, asked.Times)}
+		first = make([]time.Time, asked.Times)
 		numbers := make(chan int)
 		var working sync.WaitGroup
 		childrenBefore := cpu(syscall.RUSAGE_CHILDREN)
@@ -112,6 +146,7 @@ func main() {
 						panic(fmt.Errorf("%s: %w", asked.Op, err))
 					}
 					given.Seconds[number] = time.Since(callBegan).Seconds()
+					given.First[number] = first[number].Sub(callBegan).Seconds()
 				}
 			}()
 		}

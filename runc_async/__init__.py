@@ -56,6 +56,11 @@ if TYPE_CHECKING:
         StrPath,
         UpdateOptions,
     )
+    from ._files import ContainerFiles
+    from ._jobs.job import Job, Result, Verdict
+    from ._jobs.pool import Pool
+    from ._jobs.running import RunningJob
+    from ._usage import Usage
 else:
     # Imported when first used: only bundles need tarfile and the types of a specification.
     _LATER = {
@@ -73,6 +78,11 @@ else:
             "StrPath",
             "UpdateOptions",
         ),
+        "_files": ("ContainerFiles",),
+        "_jobs.job": ("Job", "Result", "Verdict"),
+        "_jobs.pool": ("Pool",),
+        "_jobs.running": ("RunningJob",),
+        "_usage": ("Usage",),
     }
 
     def __getattr__(name):
@@ -100,6 +110,7 @@ __all__ = [
     "ConsoleSocket",
     "Container",
     "ContainerExistsError",
+    "ContainerFiles",
     "ContainerNotFoundError",
     "ContainerNotRunningError",
     "ContainerProcess",
@@ -119,6 +130,7 @@ __all__ = [
     "Image",
     "InheritIO",
     "InvalidContainerIdError",
+    "Job",
     "Linux",
     "LinuxResources",
     "LinuxSeccomp",
@@ -130,11 +142,14 @@ __all__ = [
     "Pidfd",
     "PidfdSocket",
     "PipeIO",
+    "Pool",
     "Process",
     "RestoreOptions",
+    "Result",
     "RunOptions",
     "Runc",
     "RuncError",
+    "RunningJob",
     "SealedExecutor",
     "Spec",
     "StartOptions",
@@ -146,6 +161,8 @@ __all__ = [
     "TopResults",
     "UnsupportedError",
     "UpdateOptions",
+    "Usage",
+    "Verdict",
     "Version",
     "busybox_rootfs",
     "default_spec",

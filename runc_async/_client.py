@@ -52,6 +52,8 @@ if TYPE_CHECKING:
     from ._cli.options import StrPath
     from ._container import AnyIO, Container
     from ._io import IO
+    from ._jobs.job import Job, Result
+    from ._jobs.running import RunningJob
     from ._linux.descriptors import Descriptor
     from ._models import Event, Stats
     from ._process.trace import Call
@@ -748,6 +750,31 @@ class Runc:
         from ._container_context import attach
 
         return attach(self._runner, id, delete=delete)
+
+    # -- jobs --------------------------------------------------------------------------------------------
+
+    async def execute(self, job: Job) -> Result:
+        """Run a program in a container of its own, to its end; the container is gone afterwards.
+
+        :param job: the program, its files and its limits.
+        :returns: its `Result`, whatever its program did.
+        :raises RuncError: the runtime failed; the errors of `create` and `start` likewise.
+        :raises OSError: a file cannot be written, or this system does not count CPU time (``EOPNOTSUPP``).
+
+        Cancelled, it leaves no container.
+        """
+        async with self.launch(job) as running:
+            return await running.result()
+
+    def launch(self, job: Job) -> AbstractAsyncContextManager[RunningJob]:
+        """Run a program in a container of its own, and look on: ``async with runc.launch(job) as running:``.
+
+        :param job: as for `execute`, which says what entering raises.
+        :returns: a `RunningJob`. Leaving the context kills it, if it still runs, and removes its container.
+        """
+        from ._jobs.running import launch
+
+        return launch(self._runner, job)
 
 
 def _absolute(what: str, path: StrPath | None, directory: StrPath | None = None) -> str | None:

@@ -109,6 +109,11 @@ class Container(Generic[AnyIO_co]):
     def __repr__(self) -> str:
         return f"<Container {self.id!r} pid={self.pid}>"
 
+    @property
+    def is_alive(self) -> bool:
+        """Whether its init has not ended, so far as can be seen just now."""
+        return self._exit is None and self._process is not None and procfs.is_alive(self.pid)
+
     async def start(self) -> None:
         """Start its program; see `Runc.start`."""
         await self._runner.run("start", {}, [self.id])

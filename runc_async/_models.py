@@ -565,12 +565,14 @@ class Exit(msgspec.Struct, frozen=True):
     :ivar timestamp: when it ended, aware, in UTC.
     :ivar oom_killed: of a container: whether the kernel has killed any of its processes for want of memory, which need
         not have ended the container; None where this system does not count it, and of other processes.
+    :ivar signal: the number of the signal that ended it; None if it exited, or where that is not known.
     """
 
     pid: int
     status: int | None
     timestamp: datetime
     oom_killed: bool | None = None
+    signal: int | None = None
 
 
 class CompletedProcess(msgspec.Struct, frozen=True, repr_omit_defaults=True):

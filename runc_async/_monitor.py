@@ -152,7 +152,8 @@ class PidfdMonitor(Monitor):
             watched.status = await wait_for_exit_status(process.fileno())
         assert watched.timestamp is not None
         status = None if watched.status is None else shell_status(watched.status)
-        return Exit(pid=process.pid, status=status, timestamp=watched.timestamp)
+        signal = -watched.status if watched.status is not None and watched.status < 0 else None
+        return Exit(pid=process.pid, status=status, timestamp=watched.timestamp, signal=signal)
 
     def forgotten(self, process: Pidfd) -> None:
         """See `Monitor.forgotten`."""

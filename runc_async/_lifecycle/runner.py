@@ -255,6 +255,10 @@ class Runner:
         """
         return replace(self, settings=replace(self.settings, executor=PinnedExecutor(self.settings.executor)))
 
+    def with_monitor(self, monitor: Monitor) -> Runner:
+        """Give a runner of the same client with another monitor."""
+        return replace(self, monitor=monitor)
+
     def release(self) -> None:
         """Give back what `pin` keeps."""
         self.settings.executor.close()

@@ -179,17 +179,19 @@ async def is_same(runner: Runner, id: str, init: Pidfd | None, state: Identity |
 
 
 async def delete(runner: Runner, id: str, *, force: bool, extra_args: Sequence[str] = ()) -> None:
-    """Run ``delete``. With `force`, also remove a state directory that the runtime cannot read.
+    """Run ``delete``, and remove a state directory that the runtime leaves.
 
-    Such a directory is left by a runtime that was killed while it wrote there.
+    runc reports success although something is mounted there, which an ``exec`` that was killed can have left. With
+    `force`, a state directory is also removed that the runtime cannot read, because it was killed while it wrote there.
     """
+    state = remnants.identify(runner.state_directory(id))
     try:
         await runner.run("delete", {"force": force}, [id], extra_args, on_cancel="finish")
     except CommandError:
-        state = remnants.identify(runner.state_directory(id)) if force else None
-        if state is None or remnants.read_state_file(state.path) is not None:
+        if not force or state is None or remnants.read_state_file(state.path) is not None:
             raise
         logger.warning("container %s: its state cannot be read, so its directory %s is removed", id, state.path)
+    if state is not None:
         remnants.clear_state(state)
 
 

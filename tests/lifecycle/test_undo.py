@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import subprocess
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -69,6 +71,32 @@ async def test_state_that_the_runtime_cannot_read_is_removed(
             if (file := state_root / container_id / name).exists():
                 file.write_text(content)
     assert not (state_root / container_id).exists()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount: run the suite as root")
+@pytest.mark.parametrize("by_the_context", [True, False])
+async def test_state_in_which_a_killed_exec_has_left_a_mount_is_removed(
+    runc: Runc,
+    make_bundle: Callable[..., Path],
+    state_root: Path,
+    container_id: str,
+    runtime_path: Path,
+    *,
+    by_the_context: bool,
+) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        bundle = make_bundle("sleep", "60")
+        if by_the_context:
+            await stack.enter_async_context(runc.container(container_id, bundle))
+        else:
+            await runc.create(container_id, bundle)
+        point = state_root / container_id / "runc.a1B2c3"  # as runc init of runc 1.1 names it
+        point.touch()
+        subprocess.run(["mount", "--bind", runtime_path, point], check=True)
+        if not by_the_context:
+            await runc.delete(container_id, force=True)
+    assert not (state_root / container_id).exists()
+    assert runtime_path.exists()
 
 
 async def test_delete_force_removes_half_written_state(runc: Runc, state_root: Path, container_id: str) -> None:

@@ -50,10 +50,10 @@ unit: setup ## the tests that need no container, no root and no runtime
 test-matrix: setup ## the whole suite in a Debian sid root, on runc and crun, cgroup v1 and v2 (root; ten minutes)
 	@PYTEST="$(SIDE_BY_SIDE) $(PYTEST)" $(PYTHON) tests/matrix/run.py $(LEGS)
 
-soak: setup ## 10,000 short containers, 500 at once, 200 streams, 5,000 jobs on Dask, 1,000 cancelled calls of each kind: an hour
-	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_ALIVE=500 RUNC_ASYNC_STREAMS=200 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 \
-		RUNC_ASYNC_LOAD=500 RUNC_ASYNC_DASK_JOBS=5000 \
-		$(PYTHON) -m pytest tests/soak tests/faults tests/contrib tests/examples/test_sandbox.py $(PYTEST)
+soak: setup ## 10,000 short containers, 100,000 jobs through a pool, 500 at once, 200 streams, 5,000 jobs on Dask, 1,000 cancelled calls of each kind: six hours
+	@RUNC_ASYNC_SOAK=10000 RUNC_ASYNC_JOBS=100000 RUNC_ASYNC_OOM_RUNS=100 RUNC_ASYNC_ALIVE=500 \
+		RUNC_ASYNC_STREAMS=200 RUNC_ASYNC_STORM=1000 RUNC_ASYNC_KILLS=100 RUNC_ASYNC_LOAD=500 RUNC_ASYNC_DASK_JOBS=5000 \
+		$(PYTHON) -m pytest tests/soak tests/jobs tests/faults tests/contrib tests/examples/test_sandbox.py $(PYTEST)
 
 bench: setup ## against go-runc, asyncio and the system call, into README and docs (six minutes; QUICK=1: two, prints only; ONLY=alternatives)
 	@tests/bench/build || echo "bench: without go-runc, see above" >&2

@@ -190,10 +190,12 @@ class Pool:
         while self._ready:
             slot = self._ready.popleft()
             self._notify()
-            if not self._is_old(slot) and slot.prepared.container.is_alive:
+            is_alive = slot.prepared.container.is_alive
+            if is_alive and not self._is_old(slot):
                 self.hits += 1
                 self._starting += 1
                 return slot
+            self.failures += not is_alive
             self._discard(slot)
         self._raise_error()
         self.misses += 1

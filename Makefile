@@ -6,7 +6,7 @@ SETUP := ./.ci/setup
 export PATH := $(PATH):/usr/sbin:/sbin
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo sandbox test test-oldest test-programs test-matrix unit soak bench bench-dask lint docs dist clean
+.PHONY: help setup demo sandbox test test-oldest test-programs test-matrix test-vm unit soak bench bench-dask lint docs dist clean
 
 help: ## what there is
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -43,6 +43,9 @@ test-programs: setup
 	@$(SETUP) programs $(TEST_PROGRAMS)
 	@$(SETUP) page $(VENV) || true
 	@$(SETUP) browser
+
+test-vm: ## what depends on the machine, in a virtual one: Debian sid, systemd, cgroup v2, AppArmor (root; half an hour)
+	@tests/vm/vm run tests/vm/tests $(PYTEST)
 
 unit: setup ## the tests that need no container, no root and no runtime
 	@$(PYTHON) -m pytest $(SIDE_BY_SIDE) -m unit $(PYTEST)

@@ -26,7 +26,7 @@ from ._reaper import fork_below_a_subreaper, worker_command
 from ._slowness import SLOWNESS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
 
 EVENT_LOOPS = {
     "asyncio": ("asyncio", {}),
@@ -38,8 +38,54 @@ CGROUP_KINDS = {"cgroup": "v1", "cgroup2": "v2"}
 
 HANGS_AFTER = 60
 """Seconds; times `SLOWNESS`."""
+MACHINE = (
+    "containers/test_checkpoint",
+    "containers/test_default_spec",
+    "containers/test_kernel",
+    "examples/test_examples.py::TestDemo",
+    "lifecycle/test_events",
+    "linux/test_cgroup_paths",
+    "linux/test_cgroups",
+    "test_client_commands",
+    "test_main",
+    "test_usage",
+)
+"""Where the tests are whose outcome depends on the kernel, its cgroups and its init: ``-m machine``, by `make test-vm`.
+
+Of tests that run on every event loop, those on the first: the machine makes no difference between loops."""
 NO_UNIT = {"runtime_path", "rootfs"}
-"""What asks for one of these fixtures needs a runtime, containers or root. ``-m unit`` is all else."""
+"""What has one of these needs a runtime, containers or root. ``-m unit`` is the rest without `ALSO_NO_UNIT`."""
+ALSO_NO_UNIT = (
+    "bench/",  # takes seconds
+    "bundle/test_bundle.py::test_a_header_of_too_many_bytes",
+    "bundle/test_bundle.py::test_a_hundred_thousand",
+    "bundle/test_bundle.py::test_an_archive_that_unpacks_to_too_much",
+    "bundle/test_bundle.py::test_hostile_archives_are_refused_and_nothing_of_them_is_left[asyncio-an impossible owner]",
+    "bundle/test_removal.py::test_another_file_system",
+    "docs/test_blocks",
+    "docs/test_site",
+    "docs/test_types",
+    "examples/",
+    "lifecycle/test_remnants.py::TestSweepCgroups",
+    "linux/test_exit_status.py::test_another_user",
+    "linux/test_libc.py::test_what_is_not_mounted",
+    "linux/test_tempdir.py::test_another_users",
+    "linux/test_tempdir.py::test_one_that_cannot_be_written",
+    "test_dist",
+    "test_executor.py::TestSealedExecutor::test_cannot_be_altered",
+    "test_executor.py::test_a_kernel_that_makes_no_executable",
+    "test_executor.py::test_without_proc",
+    "test_io.py::test_files_that_cannot_be_opened",
+    "test_io.py::test_pipes_can_belong_to_another_user",
+    "test_sockets.py::TestPlace::test_no_other_user",
+    "test_suite",
+)
+"""Tests that ask for no such fixture, and need root or a runtime all the same, or take seconds."""
+
+
+def is_below(item: pytest.Item, places: Iterable[str]) -> bool:
+    """Whether a test is in one of these files, classes or functions."""
+    return item.nodeid.startswith(tuple(f"tests/{place}" for place in places))
 
 
 def is_worker(config: pytest.Config) -> bool:
@@ -83,8 +129,13 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Every test that runs on an event loop also proves that it leaves no task there. Says which are unit tests."""
     for item in items:
-        if NO_UNIT.isdisjoint(getattr(item, "fixturenames", NO_UNIT)):
+        has_fixture = not NO_UNIT.isdisjoint(getattr(item, "fixturenames", NO_UNIT))
+        if not has_fixture and not is_below(item, ALSO_NO_UNIT):
             item.add_marker("unit")
+        if is_below(item, MACHINE):
+            loop = getattr(item, "callspec", None) and item.callspec.params.get("anyio_backend")
+            if loop in (None, "asyncio", EVENT_LOOPS["asyncio"]):
+                item.add_marker("machine")
         if isinstance(item, pytest.Function) and "anyio_backend" in item.fixturenames:
             item.fixturenames.append("no_task_left")
 

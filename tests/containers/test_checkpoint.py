@@ -92,6 +92,11 @@ async def counts_on(runc: Runc, id: str) -> None:
     assert (await runc.state(id)).status == "running"
 
 
+def tracks_memory() -> None:
+    if subprocess.run(["criu", "check", "--feature", "mem_dirty_track"], capture_output=True).returncode:
+        pytest.skip("this kernel tracks no memory: it needs CONFIG_MEM_SOFT_DIRTY")
+
+
 def cgroups(runtime_name: str) -> dict[str, str]:
     # crun's soft mode writes back cpuset.cpu_exclusive of a mounted v1 hierarchy, which the kernel refuses.
     return {"manage_cgroups_mode": "ignore"} if runtime_name == "crun" else {}
@@ -366,6 +371,53 @@ class TestOptions:
             chain = {**mode, "parent_path": "../one"}
             await self.moved(runc, container_id, bundle, tmp_path / "two", chain, mode)
             await counts_on(runc, container_id)
+
+    async def test_a_pre_dump_leaves_little_to_write_while_the_container_is_frozen(
+        self, runc: Runc, container_id: str, counting: Any, tmp_path: Path, mode: dict[str, Any]
+    ) -> None:
+        tracks_memory()
+        held = f"x=$(head -c 16000000 /dev/zero | tr '\\0' x); {COUNT}"
+        async with counting(held):
+            await number(runc, container_id)
+            await runc.checkpoint(container_id, image_path=tmp_path / "one", pre_dump=True)
+            await counts_on(runc, container_id)
+            await runc.checkpoint(container_id, image_path=tmp_path / "two", parent_path="../one", **mode)
+        first, second = (
+            sum(file.stat().st_size for file in (tmp_path / name).glob("pages-*.img")) for name in ("one", "two")
+        )
+        assert first > 16_000_000
+        assert second < first / 4
+
+    async def test_a_network_namespace_of_its_own(
+        self,
+        runc: Runc,
+        container_id: str,
+        make_bundle: Callable[..., Path],
+        tmp_path: Path,
+        mode: dict[str, Any],
+    ) -> None:
+        # CRIU locks the network of what it dumps, by one of these.
+        works = [["nft", "list", "ruleset"], ["iptables-restore", "--version"]]
+        if not any(
+            shutil.which(words[0]) and subprocess.run(words, capture_output=True).returncode == 0 for words in works
+        ):
+            pytest.skip("this kernel has no netfilter, by which CRIU locks a network: `make test-vm` has it")
+
+        def without_devpts(spec: dict[str, Any]) -> None:
+            spec["mounts"] = [mount for mount in spec["mounts"] if mount["type"] != "devpts"]
+
+        bundle = make_bundle("sh", "-c", COUNT, spec=without_devpts)
+        try:
+            await runc.run(container_id, bundle, detach=True)
+            await number(runc, container_id)
+            await runc.checkpoint(container_id, image_path=tmp_path / "image", **mode)
+            await runc.restore(container_id, bundle, image_path=tmp_path / "image", detach=True, **mode)
+            await counts_on(runc, container_id)
+            pid = (await runc.state(container_id)).pid
+            assert os.readlink(f"/proc/{pid}/ns/net") != os.readlink("/proc/self/ns/net")
+        finally:
+            with anyio.CancelScope(shield=True):
+                await runc.delete(container_id, force=True)
 
     async def test_a_page_server_gets_the_memory(
         self, runc: Runc, runc_only: None, container_id: str, counting: Any, tmp_path: Path

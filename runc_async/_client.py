@@ -186,7 +186,7 @@ class Runc:
         included. Nested blocks add up.
 
         :param variables: names and values.
-        :raises TypeError: a value is no str.
+        :raises TypeError: a value is not a str.
         :raises ValueError: a name or value that cannot be in an environment.
         """
         with environment.extra(self._runner.client, variables):
@@ -260,7 +260,7 @@ class Runc:
         :param interval: seconds between two statistics.
         :raises ContainerNotRunningError: it is not running.
         :raises UnsupportedError: the runtime has no ``events`` (crun).
-        :raises DecodeError: a line is no event; by the iterator.
+        :raises DecodeError: a line is not an event; by the iterator.
         """
         command_line("events", {"interval": interval}, positional=[id], extra_args=extra_args)  # refuses at once
         return stream_events(self._runner, id, interval, extra_args)
@@ -519,7 +519,7 @@ class Runc:
         :param id: the container's id.
         :param resources: an OCI ``linux.resources`` object; or None, and single values as keywords.
         :raises ContainerNotFoundError: there is none of this id.
-        :raises TypeError: `resources` is no mapping, or has something in it that JSON has not.
+        :raises TypeError: `resources` is not a mapping, or has something in it that JSON has not.
         :raises ValueError: both are given, or nothing.
         """
         options = pick(UpdateOptions, locals())

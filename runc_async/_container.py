@@ -235,8 +235,8 @@ class Container(Generic[AnyIO_co]):
         :param env: variables beside those of the container.
         :param cwd: its working directory in the container.
         :param user: ``uid`` or ``uid:gid``, in numbers.
-        :param timeout: seconds after which the process is killed; None is no limit.
-        :param output_limit: bytes of each stream that are kept; more is read and dropped. None is no limit.
+        :param timeout: seconds after which the process is killed; None means no limit.
+        :param output_limit: bytes of each stream that are kept; more is read and dropped. None means no limit.
         :returns: its status, stdout and stderr, whether it was killed for its time, and how many bytes were dropped.
             As with `subprocess.run`, it may have to wait for a process that was left behind with these streams (runc
             copies them, and waits for their end).

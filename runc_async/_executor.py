@@ -217,7 +217,7 @@ class SealedExecutor(FdExecutor):
         :param sha256: the digest that it must have, 64 hexadecimal digits; None takes what is there.
         :raises ExecutorError: it is missing, unreadable, not an executable regular file, or has another digest; or,
             without a digest, others than root may write or replace it and this process is root's.
-        :raises ValueError: `sha256` is no such digest.
+        :raises ValueError: `sha256` is not such a digest.
         """
         expected = _digest(sha256)
         found, fd = _open(path, os.O_RDONLY, trusted=expected is not None)
@@ -237,7 +237,7 @@ class SealedExecutor(FdExecutor):
         :param name: argv[0] of the runtime.
         :param sha256: as in `open`.
         :raises ExecutorError: the digest differs, or there are no bytes.
-        :raises ValueError: `sha256` is no such digest, or `name` cannot be one.
+        :raises ValueError: `sha256` is not such a digest, or `name` cannot be one.
         """
         if not name or "/" in name or "\0" in name:
             raise ValueError(f"name must be a plain file name, not {name!r}")
@@ -275,7 +275,7 @@ class SealedExecutor(FdExecutor):
 
 
 class PinnedExecutor(Executor):
-    """What another executor executes at this moment, kept after that one is closed.
+    """What another executor executes at this moment, kept after the other is closed.
 
     A descriptor is duplicated and kept open; a path stays a path.
 

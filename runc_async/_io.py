@@ -215,7 +215,7 @@ class _FifoOpening:
         for fd in unwanted:
             if fd >= 0:
                 os.close(fd)
-        self.ended.set()  # not before: whoever opens the other end now must not find this one
+        self.ended.set()  # not before: a program that opens the other end now must not find this end
 
 
 class PipeIO(IO):
@@ -245,20 +245,20 @@ class PipeIO(IO):
         for name, number in (("uid", uid), ("gid", gid)):
             if number is not None and number < 0:
                 raise ValueError(f"{name} must not be negative: {number}")
-        self._theirs: list[int | None] = [None, None, None]
+        self._container_ends: list[int | None] = [None, None, None]
         self._stdin: FdSendStream | None = None
         self._outputs: list[FdReceiveStream | None] = [None, None]
         self._used = False
         try:
             if stdin:
-                self._theirs[0], ours = os.pipe()
-                self._stdin = FdSendStream(ours)
+                self._container_ends[0], end = os.pipe()
+                self._stdin = FdSendStream(end)
             for number, wanted in ((1, stdout), (2, stderr)):
                 if wanted:
-                    ours, self._theirs[number] = os.pipe()
-                    self._outputs[number - 1] = FdReceiveStream(ours)
+                    end, self._container_ends[number] = os.pipe()
+                    self._outputs[number - 1] = FdReceiveStream(end)
             if uid is not None or gid is not None:
-                for end in self._theirs:
+                for end in self._container_ends:
                     if end is not None:
                         os.fchown(end, -1 if uid is None else uid, -1 if gid is None else gid)
         except BaseException:
@@ -314,14 +314,14 @@ class PipeIO(IO):
         if self._used:
             raise RuntimeError("a PipeIO serves one container or process; make a new one")
         self._used = True
-        return Stdio(*self._theirs)
+        return Stdio(*self._container_ends)
 
     def started(self) -> None:
         """See `IO.started`."""
         self._used = True
-        for number, fd in enumerate(self._theirs):
+        for number, fd in enumerate(self._container_ends):
             if fd is not None:
-                self._theirs[number] = None
+                self._container_ends[number] = None
                 os.close(fd)
 
     async def aclose(self) -> None:
@@ -335,7 +335,7 @@ class PipeIO(IO):
                 stream.close()
 
     def __del__(self) -> None:
-        if any(fd is not None for fd in getattr(self, "_theirs", ())):
+        if any(fd is not None for fd in getattr(self, "_container_ends", ())):
             self.started()
 
 

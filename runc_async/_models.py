@@ -49,7 +49,7 @@ def parse_json(shape: type[T], data: bytes) -> T:
     """Read JSON of any origin.
 
     :param shape: the type that it must have.
-    :raises msgspec.DecodeError: it is no JSON, or has another shape, or too many brackets.
+    :raises msgspec.DecodeError: it is not JSON, or has another shape, or too many brackets.
     """
     try:
         return msgspec.json.decode(data, type=shape)
@@ -62,7 +62,7 @@ def decode(shape: type[T], data: bytes) -> T:
 
     :param shape: a subclass of `Result`, a list of one, or a plain type.
     :param data: the document; ``null`` is an empty list where a list is due.
-    :raises msgspec.DecodeError: it is no JSON, or has another shape.
+    :raises msgspec.DecodeError: it is not JSON, or has another shape.
     :raises ValueError: it has a time in it that is none.
     """
     if get_origin(shape) is list:
@@ -528,7 +528,7 @@ class TopResults(msgspec.Struct, frozen=True):
 def parse_top(text: str) -> TopResults:
     """Read a table of ``ps``.
 
-    :raises ValueError: it is no table.
+    :raises ValueError: it is not a table.
     """
     lines = [line for line in text.splitlines() if line.strip()]
     if not lines:

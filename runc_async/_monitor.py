@@ -72,7 +72,7 @@ class Monitor(abc.ABC):
 
 
 class Watched:
-    """A process that is watched from its start, so that the time of its end is right whoever asks when.
+    """A process that is watched from its start, so that the time of its end is right whenever it is asked for.
 
     :param process: its pidfd, which stays the caller's.
     """

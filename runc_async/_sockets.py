@@ -236,7 +236,7 @@ class PidfdSocket(RuntimeSocket[Pidfd]):
 
 
 def _unlink(path: str, made: os.stat_result) -> None:
-    """Remove the socket's file, if it is still ours."""
+    """Remove the socket's file, if it is still this socket's."""
     with contextlib.suppress(FileNotFoundError):
         if os.path.samestat(os.lstat(path), made):
             os.unlink(path)

@@ -181,7 +181,7 @@ class UsageReader:
     def oom_killed(self) -> bool | None:
         """Whether the kernel has killed a process for want of memory; None if it is not counted, or cannot be read."""
         count = self._read_live("oom_kills")
-        if count is None:  # none before is no proof of none since
+        if count is None:  # no count before does not prove that there was none since
             return True if self._last.oom_kills else None
         return count > 0
 

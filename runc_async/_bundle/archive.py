@@ -212,7 +212,9 @@ class _Unpacking:
             if not os.path.lexists(path):
                 os.mkdir(path, 0o755)
                 return path
-        raise ValueError(f"{member!r} would leave the root, or goes through what is no directory: {name!r}")
+        raise ValueError(
+            f"{member!r} would leave the root, or goes through something that is not a directory: {name!r}"
+        )
 
     def _dress(self, path: str, member: tarfile.TarInfo) -> None:
         """Owner, mode and time of what was just unpacked."""

@@ -103,7 +103,7 @@ def default_spec(
     :param swap: the most memory and swap together, likewise; the same as `memory` forbids swap. The host must
         account for swap.
     :param cpus: the most CPU time, in CPUs: ``0.5`` is half of one.
-    :param pids: the most processes and threads; None is no limit. ``"auto"`` is 256, and no limit if `rootless`.
+    :param pids: the most processes and threads; None means no limit. ``"auto"`` is 256, no limit if `rootless`.
     :param mounts: further mounts: OCI mount objects, or ``"/host/path:/path"``, ``"/host/path:/path:ro"``; with ``ro``
         what is mounted below that path on the host is read-only, too (Linux 5.12). Where there is nothing at the path
         in the container to mount on, the runtime makes it, in the root file system.
@@ -128,7 +128,7 @@ def default_spec(
         signals, and orphans are reaped. True finds tini or catatonit on this machine; a path selects another static
         program that takes ``-- PROGRAM ARGUMENT...``. It is mounted read-only at ``/dev/init``.
     :param rlimits: resource limits by their names in ``setrlimit(2)``: ``{"RLIMIT_NOFILE": 1024}``, or a soft and a
-        hard one: ``(1024, 4096)``. `resource.RLIM_INFINITY` is no limit. Unless they are here, ``RLIMIT_CORE`` is 0
+        hard one: ``(1024, 4096)``. `resource.RLIM_INFINITY` means no limit. Unless they are here, ``RLIMIT_CORE`` is 0
         and ``RLIMIT_NOFILE`` is (1024, 4096), or 1024 if `rootless`.
     :param devices: devices of the host that the container may use: ``"/dev/fuse"``, ``"/dev/HOST:/dev/CONTAINER"`` or
         ``"/dev/HOST:/dev/CONTAINER:r"``, where the last part is which of r (read), w (write) and m (make the node) it
@@ -274,7 +274,7 @@ def _id(value: int, what: str) -> int:
     if isinstance(value, bool) or not isinstance(cast("object", value), int):
         raise TypeError(f"{what} must be numbers, not {type(value).__name__}")
     if not 0 <= value <= MOST_ID:
-        raise ValueError(f"{what}: {value} is no possible id")
+        raise ValueError(f"{what}: {value} is not a possible id")
     return value
 
 

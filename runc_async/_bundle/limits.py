@@ -77,7 +77,7 @@ def all_resources(
     if pids is not None:
         check_type("pids", pids, int, wanted="a number, 'auto' or None")
         if not 1 <= pids <= MOST_PIDS:
-            raise ValueError(f"pids must be from 1 to {MOST_PIDS}, not {pids}; None is no limit")
+            raise ValueError(f"pids must be from 1 to {MOST_PIDS}, not {pids}; None means no limit")
         resources["pids"] = {"limit": pids}
     return resources
 

@@ -47,7 +47,7 @@ def make_writable(spec: Spec, rootfs: Path, folder: Path, size: int | None) -> C
     :param spec: changed: its root and its mounts.
     :param rootfs: the root file system, which stays as it is.
     :param folder: the bundle's directory.
-    :param size: the most that the container can write, in bytes; None is no limit.
+    :param size: the most that the container can write, in bytes; None means no limit.
     :returns: a function that makes the directories; see `LAYERS`.
     :raises ValueError: an overlay cannot have one of these paths.
     """

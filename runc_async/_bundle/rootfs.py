@@ -109,8 +109,8 @@ async def tar_rootfs(
     :returns: its path.
     :raises FileExistsError: it exists.
     :raises OSError: the archive cannot be read, or something cannot be written.
-    :raises ValueError: the archive has a member that is refused, is beyond a limit, or is no archive. Nothing is left
-        of it.
+    :raises ValueError: the archive has a member that is refused, is beyond a limit, or is not an archive. Nothing is
+        left of it.
     """
     sizes: dict[str, int] = {}
     for name, value in (("max_bytes", max_bytes), ("max_header", max_header)):

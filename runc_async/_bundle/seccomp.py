@@ -243,7 +243,7 @@ def seccomp_profile(
     :param only_loopback: whether the container's network has nothing but a loopback device. A filter sees no
         addresses, so ``"strict"`` allows Internet sockets where they reach no other machine, and only there.
     :param machine: as `platform.machine` names it; None is this one.
-    :returns: the profile; None is no filter.
+    :returns: the profile; None means no filter.
     :raises TypeError: the choice is neither a str, a bool nor a mapping.
     :raises ValueError: the choice is a str that is not one of these, or a mapping without ``defaultAction``.
     """

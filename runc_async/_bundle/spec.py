@@ -73,7 +73,7 @@ class Scheduler(TypedDict, total=False):
     period: int
 
 
-# "class" is no possible name of a class attribute.
+# "class" cannot be the name of a class attribute.
 IOPriority = TypedDict("IOPriority", {"class": str, "priority": int})
 """The I/O scheduling class and priority of a process."""
 

@@ -176,7 +176,7 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
                 "update",
                 valued("--resources", path_argument),
                 *_RESOURCES,
-                valued("--l3-cache-schema"),  # these two are no resources, and are heeded beside them
+                valued("--l3-cache-schema"),  # these two are not resources, and are heeded beside them
                 valued("--mem-bw-schema"),
                 ignores={"resources": [flag.keyword for flag in _RESOURCES]},
             ),

@@ -161,7 +161,7 @@ class Command:
 
     :ivar name: as the runtime names it.
     :ivar flags: keyword to flag.
-    :ivar arguments: the least and the greatest number of arguments after the flags; None is no limit.
+    :ivar arguments: the least and the greatest number of arguments after the flags; None means no limit.
     :ivar ignores: beside a flag (keyword), the ones that the runtime then silently ignores.
     :ivar id_at: which argument is the container's id, if there are any.
     """

@@ -89,7 +89,7 @@ class ExecOptions(TypedDict, total=False):
 class UpdateOptions(TypedDict, total=False):
     """`Runc.update` (``runc-update(8)``).
 
-    Sizes are bytes, or have a unit (``"256M"``, powers of 1024); -1 is no limit. Times are microseconds.
+    Sizes are bytes, or have a unit (``"256M"``, powers of 1024); -1 means no limit. Times are microseconds.
     """
 
     blkio_weight: int | None
@@ -97,7 +97,7 @@ class UpdateOptions(TypedDict, total=False):
     cpu_period: int | None
     """Length of a period, in microseconds."""
     cpu_quota: int | None
-    """CPU time in each period, in microseconds; -1 is no limit."""
+    """CPU time in each period, in microseconds; -1 means no limit."""
     cpu_burst: int | None
     """Unused time that may be saved up, in microseconds. runc 1.2 and newer."""
     cpu_share: int | None
@@ -123,7 +123,7 @@ class UpdateOptions(TypedDict, total=False):
     memory_swap: int | str | None
     """Memory and swap together, in bytes."""
     pids_limit: int | None
-    """Processes and threads; -1 is no limit."""
+    """Processes and threads; -1 means no limit."""
     l3_cache_schema: str | None
     """Intel RDT: L3 cache, as in ``resctrl``: ``L3:0=f``."""
     mem_bw_schema: str | None

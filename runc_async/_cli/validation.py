@@ -99,7 +99,7 @@ def parse_integer(value: object, least: int, most: int | None = None) -> int:
 
     :param value: an int, or another type's object that is one (``__index__``); not a bool.
     :param least: the smallest that is allowed.
-    :param most: the greatest that is allowed; None is no limit.
+    :param most: the greatest that is allowed; None means no limit.
     :raises TypeError: it is not an integer.
     :raises ValueError: it is out of the limits.
     """
@@ -137,7 +137,7 @@ def byte_size(value: object) -> int:
 
     :param value: bytes as int, or a str with a unit or without: ``"512"``, ``"256M"``, ``"1.5 GiB"`` (powers of 1024).
     :raises TypeError: it is neither.
-    :raises ValueError: the str is no number with one of these units.
+    :raises ValueError: the str is not a number with one of these units.
     """
     if isinstance(value, bool) or not isinstance(value, int | str):
         raise TypeError(f"must be bytes as int, or a str with a unit, not {type(value).__name__}")

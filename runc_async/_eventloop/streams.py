@@ -16,7 +16,7 @@ __all__ = ["FdReceiveStream", "FdSendStream", "FdStream"]
 
 
 class _Fd:
-    """A non-blocking descriptor that is ours alone, closed once.
+    """A non-blocking descriptor that nothing else uses, closed once.
 
     :param fd: the descriptor; it now belongs to the stream.
     """

@@ -45,7 +45,7 @@ class Job:
         of the container. None mounts nothing.
     :param work_path: the directory in the container, absolute. With `work`, a runtime makes it in the root file system
         if it is missing there.
-    :param timeout: seconds of wall-clock time, from the start; then it is killed. None is no limit.
+    :param timeout: seconds of wall-clock time, from the start; then it is killed. None means no limit.
     :param cpu_time: seconds of CPU time of all its processes together, likewise.
     :param output_limit: bytes of stdout, and of stderr, that are kept. More ends the job.
     :param tail: more does not end the job; the last bytes are kept.

@@ -1,4 +1,4 @@
-"""The output of a running job: kept for its result, and a stream of it for whoever reads meanwhile."""
+"""The output of a running job: kept for its result, and a stream of it to read meanwhile."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """A cgroup of its own for the processes of one ``exec``, so that all of them can be found: daemons, too.
 
-A daemon is no descendant of the process that started it, and in a container with the host's pid namespace nothing else
-tells it from others. So `Container.exec` and `Container.run` make a cgroup below the container's, and the runtime
+A daemon is not a descendant of the process that started it, and in a container with the host's pid namespace nothing
+else tells it from others. So `Container.exec` and `Container.run` make a cgroup below the container's, and the runtime
 starts the process there (``--cgroup``). On cgroup v1 one hierarchy is enough for runc; crun needs it in each.
 
 There is none where this user may not make cgroups, where the container has no cgroup of its own, and for a runtime

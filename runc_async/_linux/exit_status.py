@@ -50,7 +50,7 @@ async def wait_for_exit_status(pidfd: int) -> int | None:
 
 
 def exit_status(pidfd: int) -> int | None:
-    """The status of a process that has ended, whoever its parent is. If that is this process, it is reaped.
+    """The status of a process that has ended, whatever process is its parent. If this process is, it reaps it.
 
     :param pidfd: its pidfd.
     :returns: None if the process lives; or if its parent has reaped it and the kernel keeps no statuses

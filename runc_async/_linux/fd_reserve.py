@@ -45,7 +45,7 @@ def fill() -> None:
 async def with_room(call: Callable[..., Awaitable[T]], /, *args: Any) -> T:
     """Await a call that cleans up, with the reserve given up for it if there is no descriptor left otherwise.
 
-    The call may be begun several times, also where no process could be started. Whoever waits for it limits how long.
+    The call may be begun several times, also where no process could be started. The caller limits how long it waits.
     """
     while True:
         for room in (contextlib.nullcontext, given_up):

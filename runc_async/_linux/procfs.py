@@ -64,7 +64,7 @@ class IdMap(NamedTuple):
     def on_host(self, number: int) -> int:
         """The number that the host has for one of the container.
 
-        :raises ValueError: the container has no such.
+        :raises ValueError: the container has no such number.
         """
         for inside, outside, count in self.ranges:
             if inside <= number < inside + count:

@@ -39,7 +39,7 @@ class Leases:
     What the caller or another task does with the originals meanwhile cannot change what the child gets.
 
     :param preserve_fds: what arrives as 3, 4, …
-    :raises TypeError: an entry is no descriptor.
+    :raises TypeError: an entry is not a descriptor.
     :raises OSError: an entry is not open (``EBADF``), or no descriptor is free (``EMFILE``).
     """
 

@@ -24,7 +24,7 @@ _extra: ContextVar[Mapping[object, Mapping[str, str]]] = ContextVar("runc_async_
 def checked(variables: Mapping[str, str]) -> dict[str, str]:
     """The variables, if they can be in an environment.
 
-    :raises TypeError: they are no mapping, or a name or value is no str.
+    :raises TypeError: they are not a mapping, or a name or value is not a str.
     :raises ValueError: a name or value that no environment can hold.
     """
     if not isinstance(cast("object", variables), Mapping):

@@ -443,7 +443,7 @@ HOSTILE: dict[str, tuple[list[Any], str]] = {
     "character device": ([member("null", tarfile.CHRTYPE)], "is a device"),
     "block device": ([member("disk", tarfile.BLKTYPE)], "is a device"),
     "a file where a directory is": ([member("a/b", data=b"x"), member("a", data=b"x")], "place of a directory"),
-    "through a file": ([member("a", data=b"x"), member("a/b", data=b"x")], "no directory"),
+    "through a file": ([member("a", data=b"x"), member("a/b", data=b"x")], "not a directory"),
     "a loop of symlinks": ([member("a", tarfile.SYMTYPE, to="a"), member("a/b", data=b"x")], "would leave the root"),
     "the root as a symlink": ([member(".", tarfile.SYMTYPE, to="/etc")], "place of a directory"),
     "no name": ([member("", data=b"x")], "place of a directory"),

@@ -31,7 +31,7 @@ class Job:
     :param name: letters, digits, dots, dashes and underscores: the beginning of the container's id, and the name in the
         dashboard.
     :param input: what it reads from stdin; None is ``/dev/null``.
-    :param timeout: seconds that it may run; then it is killed. None is no limit.
+    :param timeout: seconds that it may run; then it is killed. None means no limit.
     :param output_limit: how many bytes are kept of stdout, and of stderr: the last ones.
     :param reruns: how often it may run again when the worker that runs it is lost.
     :param writable: as in `Bundle.create`.
@@ -67,7 +67,7 @@ class Job:
         quota, period = cpu.get("quota", 0), cpu.get("period", 0)
         memory = limits.get("memory", {}).get("limit", 0)
         needs = {"containers": 1.0}
-        if quota > 0 and period > 0:  # negative ones are no limit
+        if quota > 0 and period > 0:  # negative ones mean no limit
             needs["cpus"] = quota / period
         if memory > 0:
             needs["memory"] = float(memory)

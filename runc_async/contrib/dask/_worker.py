@@ -255,7 +255,7 @@ class ContainerPlugin(WorkerPlugin):
         raise Reschedule
 
     async def _asked(self, question: str, **words: Any) -> Any:
-        """Ask the scheduler's plugin; where it cannot be reached, this is no place for the job."""
+        """Ask the scheduler's plugin; where it cannot be reached, this worker takes no job."""
         try:
             return await getattr(self._worker.scheduler, f"runc_async_{question}")(**words)
         except OSError as exc:

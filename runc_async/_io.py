@@ -251,12 +251,12 @@ class PipeIO(IO):
         self._used = False
         try:
             if stdin:
-                self._container_ends[0], end = os.pipe()
-                self._stdin = FdSendStream(end)
+                self._container_ends[0], own = os.pipe()
+                self._stdin = FdSendStream(own)
             for number, wanted in ((1, stdout), (2, stderr)):
                 if wanted:
-                    end, self._container_ends[number] = os.pipe()
-                    self._outputs[number - 1] = FdReceiveStream(end)
+                    own, self._container_ends[number] = os.pipe()
+                    self._outputs[number - 1] = FdReceiveStream(own)
             if uid is not None or gid is not None:
                 for end in self._container_ends:
                     if end is not None:

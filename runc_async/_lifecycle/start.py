@@ -185,12 +185,12 @@ async def launch(runner: Runner, call: StartCall) -> AsyncGenerator[Launched]:
         inner = PidFile(folder, name="inner-pid")
         paths = {name: path_of(leases, name, content) for name, content in call.files.items()}
         line, flags = _build_line(call, paths, pid_file.path, inner.path, runner.dialect)
-        if await runner.find_dialect():  # only now: wrong arguments are refused before anything is started
-            line, flags = _build_line(call, paths, pid_file.path, inner.path, runner.dialect)
-        _check_id(runner, call)
         ends = await io.open()
         null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
         leases.stdio(*(null if end is None else leases.lease(end) for end in ends))
+        if await runner.find_dialect():  # only now: wrong arguments are refused before anything is started
+            line, flags = _build_line(call, paths, pid_file.path, inner.path, runner.dialect)
+        _check_id(runner, call)
         has_inner = not call.command.makes_container and not runner.dialect.has_host_pids
         started = _survey(runner, call, flags, pid_file, inner if has_inner else None)
         arguments = runner.build_arguments(leases, log, line)

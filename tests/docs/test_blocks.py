@@ -124,7 +124,7 @@ def test_the_blocks_of_a_page(
     for block in blocks(page):
         if not there(block.need, str(runtime_path)):
             continue
-        code = block.code.replace("/srv/rootfs", str(rootfs))
+        code = block.code.replace("/srv/rootfs", str(rootfs)).replace("timeout=10)", f"timeout={60 * SLOWNESS})")
         for name, id in ids.items():
             code = code.replace(f'"{name}"', f'"{id}"')
         with warnings.catch_warnings():

@@ -84,14 +84,14 @@ async def execute(code: str, names: dict[str, Any]) -> None:
 async def tutorial(here: Here) -> AsyncIterator[Ask]:
     """The tutorial's first program, with another command in it."""
     code = block_with("docs/tutorial.md", "hello from $(hostname)")
-    code = re.sub(r"^(assert|runc =) .*\n", "", code, flags=re.MULTILINE)
-    code = code.replace('rootfs="rootfs"', f"rootfs={str(here.rootfs)!r}")
-    code = code.replace('"echo hello from $(hostname); exit 3"', "COMMAND").replace('"hello"', "ID")
+    code = re.sub(r"^(assert|runc =|print) ?.*\n", "", code, flags=re.MULTILINE)
+    code = code.replace('"rootfs"', repr(str(here.rootfs)))
+    code = code.replace('"echo hello from $(hostname); exit 3"', "COMMAND").replace("timeout=10", "timeout=60")
 
     async def ask(command: str) -> bytes:
-        names = {**namespace(here), "COMMAND": command, "ID": here.new_id()}
+        names = {**namespace(here), "COMMAND": command}
         await execute(code, names)
-        return bytes(names["output"])
+        return bytes(names["result"].stdout)
 
     yield ask
 
@@ -102,7 +102,7 @@ async def aiohttp(here: Here) -> AsyncIterator[Ask]:
     names = namespace(here)
     code = block_with("docs/howto/aiohttp.md", "async def evaluate").replace("/srv/rootfs", str(here.rootfs))
     names["RUNC_HERE"] = here.runc
-    await execute(code.replace("= Runc(executor)", "= RUNC_HERE").replace("job-", f"{here.new_id()}-"), names)
+    await execute(code.replace("= Runc(executor)", "= RUNC_HERE").replace("timeout=10", "timeout=60"), names)
     app: web.Application = names["app"]
     server = TestServer(app, handler_cancellation=True)
     async with TestClient(server) as client:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from .._cli.options import StrPath
-    from .spec import Capabilities, LinuxSeccomp, Mount, Spec, User
+    from .spec import Capabilities, Linux, LinuxSeccomp, Mount, Spec, User
 
 __all__ = ["default_spec"]
 
@@ -150,22 +150,13 @@ def default_spec(
     :raises TypeError: a parameter of the wrong type.
     :raises ValueError: a value that cannot be right, with the reason.
     """
-    if isinstance(args, str | bytes):
-        raise TypeError("args must be a sequence of a program and its arguments, not one string")
-    words = [_word(word, "args") for word in args]
-    if not words or not words[0]:
-        raise ValueError(f"args must begin with a program, not be {words!r}")
-    folder = _word(os.fspath(cwd), "cwd")
-    if not folder.startswith("/"):
-        raise ValueError(f"cwd must be absolute, not {folder!r}")
+    words = _arguments(args)
     rootless = os.geteuid() != 0 if rootless is None else rootless
     net = network_namespace(network)
     uid_mappings, gid_mappings = map_ids(rootless, user_namespace)
     who = _user(user, additional_gids, rootless, user_namespace)
     uid = who["uid"]
     init_path = find_init(init)
-    if init_path is not None:
-        words = [INIT, "--", *words]
     check_type("devices", devices, list, tuple, wanted="a sequence of str")
     nodes = [parse_device(device) for device in devices]
     variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **checked(env or {})}
@@ -173,11 +164,6 @@ def default_spec(
         variables.setdefault("TERM", "xterm")
     if capabilities is None:
         capabilities = CAPABILITIES if uid == 0 else ()
-    sets: Capabilities = {"bounding": [], "effective": [], "permitted": []}
-    if uid != 0:  # only ambient ones outlive the start of a program by another user than root (capabilities(7))
-        sets |= {"inheritable": [], "ambient": []}
-    for names in cast("dict[str, list[str]]", sets).values():
-        names.extend(sorted({_capability(name) for name in capabilities}))
     if pids == "auto":
         pids = None if rootless else DEFAULT_PIDS
     own_network = net is not None and "path" not in net
@@ -197,10 +183,10 @@ def default_spec(
         "process": {
             "terminal": terminal,
             "user": who,
-            "args": words,
+            "args": [INIT, "--", *words] if init_path else words,
             "env": [f"{name}={value}" for name, value in variables.items()],
-            "cwd": folder,
-            "capabilities": sets,
+            "cwd": _directory(cwd),
+            "capabilities": _capability_sets(capabilities, uid),
             "rlimits": parse_rlimits(rlimits, rootless),
             "noNewPrivileges": True,
         },
@@ -215,17 +201,14 @@ def default_spec(
             "readonlyPaths": list(READONLY),
         },
     }
-    linux = spec["linux"]
-    profile = seccomp_profile(seccomp, capabilities=capabilities, only_loopback=own_network)
-    if profile is not None:
-        linux["seccomp"] = profile
-    if uid_mappings:
-        linux["uidMappings"], linux["gidMappings"] = uid_mappings, gid_mappings
-    if nodes and not uid_mappings:
-        linux["devices"] = [node.node for node in nodes]
-    knobs = parse_sysctl(sysctl, net)
-    if knobs:
-        linux["sysctl"] = knobs
+    optional = {
+        "seccomp": seccomp_profile(seccomp, capabilities=capabilities, only_loopback=own_network),
+        "uidMappings": uid_mappings,
+        "gidMappings": gid_mappings,
+        "devices": [] if uid_mappings else [node.node for node in nodes],
+        "sysctl": parse_sysctl(sysctl, net),
+    }
+    spec["linux"].update(cast("Linux", {name: value for name, value in optional.items() if value}))
     if apparmor is not None:
         spec["process"]["apparmorProfile"] = _apparmor(apparmor)
     if annotations:
@@ -233,6 +216,31 @@ def default_spec(
             _word(name, "annotations"): _word(value, "annotations") for name, value in annotations.items()
         }
     return spec
+
+
+def _arguments(args: Sequence[str]) -> list[str]:
+    if isinstance(args, str | bytes):
+        raise TypeError("args must be a sequence of a program and its arguments, not one string")
+    words = [_word(word, "args") for word in args]
+    if not words or not words[0]:
+        raise ValueError(f"args must begin with a program, not be {words!r}")
+    return words
+
+
+def _directory(cwd: StrPath) -> str:
+    folder = _word(os.fspath(cwd), "cwd")
+    if not folder.startswith("/"):
+        raise ValueError(f"cwd must be absolute, not {folder!r}")
+    return folder
+
+
+def _capability_sets(capabilities: Sequence[str], uid: int) -> Capabilities:
+    sets: Capabilities = {"bounding": [], "effective": [], "permitted": []}
+    if uid != 0:  # only ambient ones outlive the start of a program by another user than root (capabilities(7))
+        sets |= {"inheritable": [], "ambient": []}
+    for names in cast("dict[str, list[str]]", sets).values():
+        names.extend(sorted({_capability(name) for name in capabilities}))
+    return sets
 
 
 def _word(value: object, what: str) -> str:

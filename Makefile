@@ -27,7 +27,7 @@ sandbox: ## a code sandbox with a page, on loopback (OPTIONS="--port 8080 ...")
 	@exec $(VENV)-sandbox/bin/python examples/sandbox $(OPTIONS)
 
 # Debian packages of programs that the suite runs, besides those of the demo.
-TEST_PROGRAMS := curl iproute2 procps strace umoci
+TEST_PROGRAMS := catatonit curl iproute2 procps strace tini umoci
 RESULTS := .cache/results
 # Tests side by side, one process for each processor. A test that hangs ends its process, is named, and the others go on.
 SIDE_BY_SIDE := -n auto --maxprocesses 8 --dist worksteal

@@ -131,6 +131,10 @@ class Vulnerability(NamedTuple):
 
 VULNERABILITIES: Mapping[str, tuple[Vulnerability, ...]] = {
     "runc": (
+        Vulnerability("CVE-2019-5736", ((1, 0),), "a container overwrites the runtime's binary on the host"),
+        Vulnerability("CVE-2019-16884", ((1, 0),), "an image with a volume over /proc defeats AppArmor"),
+        Vulnerability("CVE-2021-30465", ((1, 0),), "a race of mounts with a symbolic link mounts host files"),
+        Vulnerability("CVE-2021-43784", ((1, 0, 3),), "a crafted config.json defeats its namespaces"),
         Vulnerability("CVE-2022-29162", ((1, 1, 2),), "exec --cap gives inheritable capabilities"),
         Vulnerability("CVE-2023-25809", ((1, 1, 5),), "a rootless container can write to the user's host cgroups"),
         Vulnerability(
@@ -155,6 +159,7 @@ VULNERABILITIES: Mapping[str, tuple[Vulnerability, ...]] = {
         ),
     ),
     "crun": (
+        Vulnerability("CVE-2019-18837", ((0, 10, 5),), "an image with a symbolic link reaches the host's files"),
         Vulnerability("CVE-2022-27650", ((1, 4, 4),), "exec gives inheritable capabilities"),
         Vulnerability("CVE-2025-24965", ((1, 20),), "with the krun handler an image can write to host files"),
         Vulnerability("CVE-2026-30892", ((1, 27),), "exec --user can run the process as another user"),

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, cast
 
 import msgspec
 
+from .._bundle.mounts import add_inode_limit
 from .._cli.options import StrPath  # noqa: TC001 (read by documentation tools)
 from .._cli.validation import byte_size, named
 from .._linux.beneath import parse_name
@@ -102,6 +103,7 @@ class Job:
         owner = [f"uid={user.get('uid', 0)}", f"gid={user.get('gid', 0)}"]
         options = ["nosuid", "nodev", "mode=755", f"size={byte_size(self.work)}", *owner]
         mount: Mount = {"destination": self.work_path, "type": "tmpfs", "source": "tmpfs", "options": options}
+        add_inode_limit(mount, None)
         spec["mounts"] = [*spec.get("mounts", []), mount]
         return spec
 

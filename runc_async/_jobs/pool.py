@@ -133,7 +133,7 @@ class Pool:
         """Run the job once, in a container that is ready, or else in a new one.
 
         :param input: what its program reads from stdin; None is that of the job.
-        :param files: further ones, as in `Job`, written before its start; with `started` while its program waits.
+        :param files: further ones, as in ``Job``, written before its start; with `started` while its program waits.
         :returns: its `Result`. Its container is removed in the background.
         :raises: as `Runc.execute`; besides, if no container is ready, the error of the last one that could not be
             created in the background.

@@ -53,7 +53,10 @@ FUTURE = re.compile(r"^from __future__ import .*$", re.MULTILINE)
 def module(page: Path) -> str:
     """A page's blocks as one module, whose only function has them one after the other."""
     code = "\n".join(textwrap.indent(FUTURE.sub("", block.code), "    ") for block in all_blocks(page))
-    names = {node.id for node in ast.walk(ast.parse(f"async def page():\n{code}")) if isinstance(node, ast.Name)}
+    nodes = list(ast.walk(ast.parse(f"async def page():\n{code}")))
+    names = {node.id for node in nodes if isinstance(node, ast.Name)}
+    imports = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.module != "runc_async"]
+    names -= {alias.name for node in imports for alias in node.names}  # other names that are the same, as in contrib
     public = sorted(names & set(runc_async.__all__))
     given = [(name, kind) for name, kind in GIVEN.items() if name in names]
     return "\n".join(

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import pytest_timeout
 from _pytest.junitxml import xml_key
 
 from runc_async import FdExecutor, Runc, SealedExecutor
@@ -42,6 +43,7 @@ MACHINE = (
     "containers/test_checkpoint",
     "containers/test_default_spec",
     "containers/test_kernel",
+    "containers/test_systemd",
     "examples/test_examples.py::TestDemo",
     "lifecycle/test_events",
     "linux/test_cgroup_paths",
@@ -138,6 +140,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker("machine")
         if isinstance(item, pytest.Function) and "anyio_backend" in item.fixturenames:
             item.fixturenames.append("no_task_left")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Counts the time of the clean-up, too: pytest-timeout stops its clock as soon as a test has failed."""
+    settings = pytest_timeout._get_item_settings(item)
+    if settings.timeout and not settings.func_only:
+        item.config.hook.pytest_timeout_cancel_timer(item=item)
+        item.config.hook.pytest_timeout_set_timer(item=item, settings=settings)
 
 
 @pytest.fixture(params=EVENT_LOOPS)

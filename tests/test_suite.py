@@ -79,3 +79,26 @@ def test_a_test_that_hangs_is_named_and_the_others_are_run(run_suite: Callable[.
     assert "::test_hangs'" in said
     ended = subprocess.run(["pgrep", "-fx", "sleep 4711"], capture_output=True, text=True)
     assert ended.stdout == ""
+
+
+HANGS_AFTER_A_FAILURE = """
+import threading, time, pytest
+
+@pytest.fixture
+def hanging():
+    yield
+    threading.Event().wait()
+
+def test_fails_and_hangs_in_its_clean_up(hanging):
+    assert False
+
+def test_is_run_all_the_same():
+    time.sleep(0.1)
+"""
+
+
+def test_a_clean_up_that_hangs_after_a_failure_is_named_and_the_others_are_run(run_suite: Callable[..., str]) -> None:
+    said = run_suite(HANGS_AFTER_A_FAILURE, "-n", "1", "--timeout", "2")
+    assert "crashed while running 'tests/test_made_by_" in said, said
+    assert "::test_fails_and_hangs_in_its_clean_up'" in said
+    assert "1 passed" in said

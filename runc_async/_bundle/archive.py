@@ -87,7 +87,7 @@ class _Stream:
 
 
 class _Archive(tarfile.TarFile):
-    """One that reads through a `_Stream` and keeps no list of its members."""
+    """A tar archive that is read through a `_Stream` and keeps no list of its members."""
 
     def __init__(
         self, name: str | None = None, mode: Any = "r", fileobj: Any = None, *, limits: Limits, **keywords: Any
@@ -103,14 +103,14 @@ class _Archive(tarfile.TarFile):
         finally:
             self.stream_.header_left = None
         cast("Any", self).members.clear()
-        # Those that are for all members that follow: they add up.
+        # Global headers apply to all members that follow, so they add up.
         if sum(len(name) + len(value) for name, value in self.pax_headers.items()) > self._limits.max_header:
             raise ValueError(f"its global headers have more than max_header={self._limits.max_header} bytes")
         return member
 
 
 class _Member(tarfile.TarInfo):
-    """One whose header must be right: tarfile takes a broken one for the end of the archive."""
+    """A member whose header must be right: tarfile takes a broken header for the end of the archive."""
 
     @classmethod
     def fromtarfile(cls, tarfile: tarfile.TarFile) -> Self:
@@ -123,7 +123,7 @@ class _Member(tarfile.TarInfo):
 
 
 class _Unpacking:
-    """One archive on its way into one directory."""
+    """Unpacks one archive into one directory."""
 
     def __init__(self, rootfs: str, limits: Limits) -> None:
         self._rootfs = rootfs
@@ -143,7 +143,7 @@ class _Unpacking:
             self._add(tar, member)
         while tar.stream_.read(BLOCK):  # a checksum is looked at where the compressed data end
             anyio.from_thread.check_cancelled()
-        for path in sorted(self._folders, reverse=True):  # one that nobody may write in, after what is in it
+        for path in sorted(self._folders, reverse=True):  # a read-only directory is finished after what is in it
             anyio.from_thread.check_cancelled()
             self._dress(path, self._folders[path])
 
@@ -205,7 +205,7 @@ class _Unpacking:
             try:
                 path = os.path.realpath(path, strict=True)
             except OSError:
-                path = "/"  # leads nowhere, or nobody knows where
+                path = "/"  # the link leads nowhere, or round in circles
         if f"{path}/".startswith(f"{self._rootfs}/"):
             if os.path.isdir(path):
                 return path

@@ -52,9 +52,11 @@ def remove_tree(path: Path) -> None:
 
 
 def _remove(path: Path) -> list[OSError]:
-    """Remove as much as is possible; why the rest is still there.
+    """Remove as much as is possible.
 
-    :raises OSError: the way up is not the way down: somebody moves directories about, and it is not safe to go on.
+    :returns: why the rest is still there.
+
+    :raises OSError: another process moved a directory, so it is not safe to go on.
     """
     errors: list[OSError] = []
     here = os.open(path.parent, FOLDER)
@@ -88,9 +90,9 @@ def _remove(path: Path) -> list[OSError]:
 
 
 def _enter(here: int, name: str, device: int | None) -> int:
-    """Open a directory, one that nobody may enter too.
+    """Open a directory, and make it accessible first if it is not.
 
-    :param device: that it must be on.
+    :param device: the number of the file system that it must be on; None is any.
     """
     try:
         below = os.open(name, FOLDER | os.O_NOFOLLOW, dir_fd=here)
@@ -114,7 +116,10 @@ def _enter(here: int, name: str, device: int | None) -> int:
 
 
 def _remove_files(here: int, errors: list[OSError]) -> list[str]:
-    """Remove everything in a directory that is not a directory; the names of those."""
+    """Remove everything in a directory but the directories.
+
+    :returns: their names.
+    """
     folders: list[str] = []
     try:
         with os.scandir(here) as entries:

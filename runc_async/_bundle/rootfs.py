@@ -1,4 +1,4 @@
-"""Root file systems: of busybox, from a tar archive; what none may have."""
+"""Root file systems: of busybox, from a tar archive; and what a runtime must not find in one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["arriving", "busybox_rootfs", "check_mount_points", "tar_rootfs", "tool"]
 
 MOUNT_POINTS = ("dev", "proc", "sys", "tmp")
-"""What runtimes mount on, and make files below, before the container is shut in."""
+"""What runtimes mount on, and make files below, while the host's files can still be reached."""
 
 
 def tool(name: str, package: str) -> str:
@@ -38,7 +38,7 @@ def tool(name: str, package: str) -> str:
 
 @contextlib.asynccontextmanager
 async def arriving(folder: StrPath, mode: int = 0o755) -> AsyncGenerator[Path]:
-    """A new directory beside the wanted one, which takes its place when all went well, and is removed when not."""
+    """A new directory beside the wanted one, renamed to it at the end of the block, or removed after an error."""
     wanted = Path(os.path.abspath(folder))
     if wanted.exists():
         raise FileExistsError(f"{wanted} exists")

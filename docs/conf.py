@@ -23,6 +23,7 @@ myst_heading_anchors = 3
 myst_enable_extensions = ["colon_fence"]
 
 default_role = "py:obj"  # `Runc` in a docstring is a link
+suppress_warnings = ["ref.python"]  # there are two names Job and Result: the package's own and contrib.dask's
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

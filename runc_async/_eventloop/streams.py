@@ -1,6 +1,6 @@
 """Descriptors as anyio byte streams, written once for asyncio, uvloop and trio.
 
-There is no buffer of our own: a reader that is slow fills the pipe and slows the writer.
+Nothing is buffered here: a reader that is slow fills the pipe and slows the writer.
 """
 
 from __future__ import annotations

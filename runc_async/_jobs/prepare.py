@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import uuid
 from typing import TYPE_CHECKING
 
-from .._bundle.bundle import temporary_bundle
+from .._bundle.bundle import Bundle, temporary_bundle
 from .._container_context import create
 from .._eventloop.shield import at_checkpoints_only
 from .._io import PipeIO
@@ -71,18 +72,26 @@ class Prepared:
 
 @contextlib.asynccontextmanager
 @at_checkpoints_only
-async def prepare(runner: Runner, job: Job, *, with_stdin: bool) -> AsyncGenerator[Prepared]:
+async def prepare(
+    runner: Runner, job: Job, *, with_stdin: bool, id: str | None = None, folder: StrPath | None = None
+) -> AsyncGenerator[Prepared]:
     """Create a container for a job; it is gone when the context is left.
 
     Nothing that belongs to one task is held meanwhile, so another task may leave the context.
 
     :param with_stdin: whether its stdin is a pipe.
+    :param id: the container's; None makes one.
+    :param folder: where its bundle and its pid file are made, which the caller removes; None is a private directory.
     """
     async with contextlib.AsyncExitStack() as stack:
         spec = job.container_spec()
-        bundle = await stack.enter_async_context(temporary_bundle(spec, rootfs=job.rootfs, writable=job.writable))
+        options = {} if folder is None else {"pid_file": os.path.join(folder, "pid")}
+        if folder is None:
+            bundle = await stack.enter_async_context(temporary_bundle(spec, rootfs=job.rootfs, writable=job.writable))
+        else:
+            bundle = Bundle.create(folder, spec, rootfs=job.rootfs, writable=job.writable)
         io = PipeIO(stdin=with_stdin)
-        call = StartCall(CREATE, f"{job.name}-{uuid.uuid4().hex[:16]}", bundle, io)
+        call = StartCall(CREATE, id or f"{job.name}-{uuid.uuid4().hex[:16]}", bundle, io, options=options)
         container = await stack.enter_async_context(create(runner, call, io))
         prepared = Prepared(job, container, stack, has_stdin=with_stdin)
         if job.work is not None or job.files or job.collect:

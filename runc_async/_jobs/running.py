@@ -26,8 +26,9 @@ if TYPE_CHECKING:
 
     from anyio.abc import ByteReceiveStream
 
+    from .._cli.options import StrPath
     from .._container import Container
-    from .._io import PipeIO
+    from .._io import OutputCollector, PipeIO
     from .._lifecycle.runner import Runner
     from .._models import Exit
     from .job import Job
@@ -103,6 +104,12 @@ class RunningJob:
     async def ended(self) -> None:
         """Wait for its end, however."""
         await self._is_over.wait()
+
+    @property
+    def collectors(self) -> tuple[OutputCollector, OutputCollector]:
+        """What is kept of stdout and of stderr until now."""
+        stdout, stderr = self._outputs
+        return stdout.collector, stderr.collector
 
     # -- from start to end -------------------------------------------------------------------------------
 
@@ -185,7 +192,7 @@ class RunningJob:
 
     async def _judge(self, exit: Exit) -> Result:
         job, usage = self._job, self._usage()
-        stdout, stderr = (output.collector for output in self._outputs)
+        stdout, stderr = self.collectors
         verdict = self._verdict or self._find_verdict(exit, usage)
         files: dict[str, bytes] = {}
         refused: dict[str, str] = {}
@@ -214,7 +221,7 @@ class RunningJob:
         job = self._job
         if job.cpu_time is not None and usage.cpu is not None and usage.cpu > job.cpu_time:
             return Verdict.CPU_TIME
-        if not job.tail and any(output.collector.dropped for output in self._outputs):
+        if not job.tail and any(collector.dropped for collector in self.collectors):
             return Verdict.OUTPUT_LIMIT
         if usage.oom_kills:
             return Verdict.OUT_OF_MEMORY
@@ -251,11 +258,16 @@ async def with_statuses(runner: Runner) -> AsyncGenerator[Runner]:
 
 @contextlib.asynccontextmanager
 @at_checkpoints_only
-async def launch(runner: Runner, job: Job) -> AsyncGenerator[RunningJob]:
-    """Run a job in a new container, which is gone when the context is left. See `Runc.launch`."""
+async def launch(
+    runner: Runner, job: Job, *, id: str | None = None, folder: StrPath | None = None
+) -> AsyncGenerator[RunningJob]:
+    """Run a job in a new container, which is gone when the context is left. See `Runc.launch`.
+
+    :param id: as for `prepare`; so is `folder`.
+    """
     async with (
         with_statuses(runner) as known,
-        prepare(known, job, with_stdin=job.input is not None) as prepared,
+        prepare(known, job, with_stdin=job.input is not None, id=id, folder=folder) as prepared,
         run_prepared(prepared, job) as running,
     ):
         yield running

@@ -28,8 +28,8 @@ import psutil
 from distributed import Client, LocalCluster
 
 from runc_async import PipeIO, Runc, SealedExecutor, Subreaper, busybox_rootfs, default_spec, temporary_bundle
+from runc_async._usage import UsageReader
 from runc_async.contrib.dask import ContainerPlugin, Containers, Job, Result
-from runc_async.contrib.dask._usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -81,10 +81,11 @@ async def plain(count: int, rootfs: Path) -> tuple[float, float]:
             PipeIO(stdin=False) as io,
             runc.container(f"plain-{uuid.uuid4().hex}", bundle, io=io) as container,
         ):
-            usage = Usage(container.pid)
+            usage = UsageReader.open(container.pid)
             await container.start()
             assert (await container.wait()).status == 0
-            usage.cpu(), usage.memory()
+            usage.read()
+            usage.close()
             for stream in (io.stdout, io.stderr):
                 with contextlib.suppress(anyio.EndOfStream):
                     await stream.receive()

@@ -4,8 +4,9 @@
 scheduler: it places jobs by their needs, runs those of a lost worker again, and shows them in its dashboard.
 """
 
+from ..._jobs.job import Job
 from ._client import Containers, Submitted
-from ._job import Job, JobCancelledError, JobLostError, Output, Result
+from ._job import JobCancelledError, JobLostError, Output, Result
 from ._worker import ContainerPlugin
 
 __all__ = [

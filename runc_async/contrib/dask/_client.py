@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import uuid
 from collections.abc import AsyncIterable
 from typing import TYPE_CHECKING, Any, Literal, Self
@@ -11,17 +12,17 @@ import anyio
 import msgspec
 from dask import annotate  # type: ignore[attr-defined]
 
-from ._job import PLUGIN, JobCancelledError, Output, Result, Seen
+from ._job import PLUGIN, JobCancelledError, Output, Result, Seen, find_needs
 from ._scheduler import JobsPlugin
 from ._worker import run_job
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Iterable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Mapping
 
     from anyio.abc import ObjectSendStream
     from distributed import Client
 
-    from ._job import Job
+    from ..._jobs.job import Job
     from ._worker import ContainerPlugin
 
 __all__ = ["Containers", "Submitted"]
@@ -53,61 +54,77 @@ class Containers:
         await self._client.register_plugin(JobsPlugin())
         await self._client.register_plugin(plugin)
 
-    def submit(self, job: Job) -> Submitted:
+    def submit(self, job: Job, *, reruns: int = 2, resources: Mapping[str, float] | None = None) -> Submitted:
         """Hand a job to the scheduler.
 
-        :param job: the job.
+        :param job: the job. Its paths are those of the workers' hosts. The limits of memory and CPU in its
+            specification are also what it needs.
+        :param reruns: how often it may run again when the worker that runs it is lost.
+        :param resources: what it needs besides, by the names that the workers declare (``--resources``); or in place
+            of what its specification says: ``containers`` (1), ``memory`` (bytes), ``cpus``.
         :returns: it, `Submitted`. When that is forgotten, so is the job.
+        :raises ValueError: `reruns` is negative.
         """
+        if reruns < 0:
+            raise ValueError(f"reruns must not be negative: {reruns}")
         key = f"{job.name}-{uuid.uuid4().hex}"
-        with annotate(**{PLUGIN: job.reruns}):
-            future: Any = self._client.submit(run_job, job, key, key=key, resources=job.needs(), pure=False)
+        needs = find_needs(job, resources)
+        with annotate(**{PLUGIN: reruns}):
+            future: Any = self._client.submit(run_job, job, key, reruns, key=key, resources=needs, pure=False)
         return Submitted(self._client, job, future)
 
-    async def run(self, job: Job) -> Result:
+    async def run(self, job: Job, *, reruns: int = 2, resources: Mapping[str, float] | None = None) -> Result:
         """Run a job and wait for its result. Cancelled, it cancels the job.
 
-        :param job: the job.
+        :param job: as for `submit`; so are `reruns` and `resources`.
         :raises: as `Submitted.result`.
         """
-        with self.submit(job) as submitted:
+        with self.submit(job, reruns=reruns, resources=resources) as submitted:
             return await submitted.result()
 
     @contextlib.asynccontextmanager
     async def results(
-        self, jobs: Iterable[Job] | AsyncIterable[Job], *, ahead: int = 256
+        self,
+        jobs: Iterable[Job] | AsyncIterable[Job],
+        *,
+        ahead: int = 256,
+        reruns: int = 2,
+        resources: Mapping[str, float] | None = None,
     ) -> AsyncGenerator[AsyncIterator[tuple[Job, Result | Exception]]]:
         """Run many jobs: ``async with containers.results(jobs) as results: async for job, result in results:``.
 
         :param jobs: they are taken as there is room.
         :param ahead: how many may be with the scheduler at once, and how many results may wait for the caller.
+        :param reruns: of each, as for `submit`; so are `resources`.
         :returns: each job with its `Result`, or with the exception that says why it has none, in the order in which
             they end. Leaving the context cancels those that have not ended.
         """
         send, receive = anyio.create_memory_object_stream[tuple["Job", "Result | Exception"]](ahead)
         async with receive, anyio.create_task_group() as group:
-            group.start_soon(self._run_all, jobs, anyio.Semaphore(ahead), send)
+            run = functools.partial(self.run, reruns=reruns, resources=resources)
+            group.start_soon(_run_all, run, jobs, anyio.Semaphore(ahead), send)
             yield receive
             group.cancel_scope.cancel()
 
-    async def _run_all(
-        self,
-        jobs: Iterable[Job] | AsyncIterable[Job],
-        room: anyio.Semaphore,
-        send: ObjectSendStream[tuple[Job, Result | Exception]],
-    ) -> None:
-        async def one(job: Job) -> None:
-            try:
-                outcome: Result | Exception = await self.run(job)
-            except Exception as exc:
-                outcome = exc
-            await send.send((job, outcome))
-            room.release()
 
-        async with send, anyio.create_task_group() as group:
-            async for job in _each(jobs):
-                await room.acquire()
-                group.start_soon(one, job)
+async def _run_all(
+    run: Callable[[Job], Awaitable[Result]],
+    jobs: Iterable[Job] | AsyncIterable[Job],
+    room: anyio.Semaphore,
+    send: ObjectSendStream[tuple[Job, Result | Exception]],
+) -> None:
+    async def one(job: Job) -> None:
+        try:
+            outcome: Result | Exception = await run(job)
+        except Exception as exc:
+            outcome = exc
+        await send.send((job, outcome))
+        room.release()
+
+    async with send, anyio.create_task_group() as group:
+        async for job in _each(jobs):
+            await room.acquire()
+            group.start_soon(one, job)
 
 
 async def _each(jobs: Iterable[Job] | AsyncIterable[Job]) -> AsyncGenerator[Job]:
@@ -190,15 +207,15 @@ class Submitted:
             pieces, seen = _pieces(seen, news)
             for piece in pieces:
                 yield piece
-        for piece in _pieces(seen, _rest(seen, await self.result()))[0]:
+        for piece in _pieces(seen, _rest(seen, await self.result(), tail=self.job.tail))[0]:
             yield piece
 
 
-def _rest(seen: Seen, result: Result) -> dict[str, Any]:
+def _rest(seen: Seen, result: Result, *, tail: bool) -> dict[str, Any]:
     """What the result has that was not seen, as a worker would tell it."""
     rest: dict[str, Any] = {"attempt": result.attempt}
     for name, offset in zip(STREAMS, seen.offsets if seen.attempt == result.attempt else (0, 0), strict=True):
-        data, dropped = getattr(result, name), getattr(result, f"{name}_dropped")
+        data, dropped = getattr(result, name), getattr(result, f"{name}_dropped") if tail else 0
         rest[name] = {"dropped": max(0, dropped - offset), "data": data[max(0, offset - dropped) :]}
     return rest
 

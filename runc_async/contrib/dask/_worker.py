@@ -7,7 +7,6 @@ import contextlib
 import hashlib
 import os
 import shutil
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,52 +16,25 @@ import msgspec
 from distributed import Reschedule, get_worker
 from distributed.diagnostics.plugin import WorkerPlugin
 
-from ..._bundle.bundle import Bundle
 from ..._client import Runc
-from ..._eventloop.groups import unwrap
 from ..._executor import Executor, PathExecutor, SealedExecutor
-from ..._io import PipeIO, feed
+from ..._jobs.running import launch
+from ..._linux.ownership import check_private
 from ..._monitor import Subreaper
 from ._job import PLUGIN, JobLostError, Result, Seen
 from ._state import State, clear_dead, default_base
-from ._usage import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from anyio.abc import ByteReceiveStream
     from distributed import Worker
 
     from ..._cli.options import StrPath
-    from ..._container import Container
-    from ..._eventloop.streams import FdReceiveStream
-    from ..._models import Exit
-    from ._job import Job
+    from ..._jobs.job import Job
+    from ..._jobs.running import RunningJob
 
 __all__ = ["ContainerPlugin", "run_job"]
-
-
-class Tail:
-    """The last bytes of a stream.
-
-    :ivar data: these bytes.
-    :ivar dropped: how many came before them.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self.data = bytearray()
-        self.dropped = 0
-        self._limit = limit
-
-    def add(self, data: bytes) -> None:
-        """More has come."""
-        self.data += data
-        excess = max(0, len(self.data) - self._limit)
-        del self.data[:excess]
-        self.dropped += excess
-
-    def since(self, offset: int) -> bytes:
-        """What came after so many bytes of the stream, as far as it is kept."""
-        return bytes(self.data[max(0, offset - self.dropped) :])
 
 
 class _Running:
@@ -71,21 +43,14 @@ class _Running:
     def __init__(self, job: Job, scope: anyio.CancelScope) -> None:
         self.scope = scope
         self.attempt = 0
-        self.tails = {"stdout": Tail(job.output_limit), "stderr": Tail(job.output_limit)}
+        self.running: RunningJob | None = None
+        self._tail = job.tail
         self._change = asyncio.Event()
 
-    async def read(self, name: str, stream: FdReceiveStream) -> None:
-        """Keep what comes, to the end."""
-        with contextlib.suppress(anyio.EndOfStream):
-            while True:
-                self.tails[name].add(await stream.receive())
-                self.changed()
-
-    def drain(self, name: str, stream: FdReceiveStream) -> None:
-        """Keep what is there. The end may be far: in the host's pid namespace processes outlive the init."""
-        with contextlib.suppress(BlockingIOError):
-            while data := os.read(stream.fileno(), 65536):
-                self.tails[name].add(data)
+    async def follow(self, stream: ByteReceiveStream) -> None:
+        """Tell those who wait whenever there is more."""
+        async for _ in stream:
+            self.changed()
 
     def changed(self) -> None:
         """Tell those who wait."""
@@ -98,11 +63,14 @@ class _Running:
 
     def news(self, seen: Seen) -> dict[str, Any] | None:
         """What somebody who has seen so much has not."""
+        if self.running is None:
+            return None
         offsets = seen.offsets if seen.attempt == self.attempt else (0, 0)
         found: dict[str, Any] = {}
-        for (name, tail), offset in zip(self.tails.items(), offsets, strict=True):
-            data = tail.since(offset)
-            found[name] = {"dropped": max(0, tail.dropped - offset), "data": data}
+        for name, collector, offset in zip(("stdout", "stderr"), self.running.collectors, offsets, strict=True):
+            gone = collector.dropped if self._tail else 0
+            data = bytes(collector.data[max(0, offset - gone) :])
+            found[name] = {"dropped": max(0, gone - offset), "data": data}
         if not any(stream["data"] for stream in found.values()):
             return None
         return {"attempt": self.attempt, **found}
@@ -174,6 +142,7 @@ class ContainerPlugin(WorkerPlugin):
     async def _prepare(self, worker: Worker) -> None:
         base = self._base or default_base()
         base.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_private(str(base))
         async with contextlib.AsyncExitStack() as stack:
             executor = stack.enter_context(await anyio.to_thread.run_sync(self._executor))
             if isinstance(self._runtime, bytes):
@@ -224,7 +193,7 @@ class ContainerPlugin(WorkerPlugin):
             await running.change()
         return None
 
-    async def run(self, job: Job, key: str) -> None:
+    async def run(self, job: Job, key: str, reruns: int) -> None:
         """Run a job as the task of this key, and report its result to the scheduler.
 
         :raises Reschedule: it is not to be run here, or was interrupted; Dask knows what becomes of it.
@@ -239,7 +208,7 @@ class ContainerPlugin(WorkerPlugin):
                 if attempt == "ended":
                     return
                 if attempt == "lost":
-                    raise JobLostError(f"job {key}: every worker that ran it was lost, {job.reruns + 1} of them")
+                    raise JobLostError(f"job {key}: every worker that ran it was lost, {reruns + 1} of them")
                 if attempt == "elsewhere":
                     raise Reschedule
                 running.attempt = attempt
@@ -264,59 +233,22 @@ class ContainerPlugin(WorkerPlugin):
     async def _contained(self, job: Job, id: str, running: _Running) -> Result:
         folder = self._state.bundles / id
         try:
-            bundle = Bundle.create(folder, job.spec, rootfs=job.rootfs, writable=job.writable)
-            io = PipeIO(stdin=job.input is not None)
-            async with self._runc.container(id, bundle, io=io, pid_file=folder / "pid") as container:
-                usage = Usage(container.pid)
-                started = datetime.now(UTC)
-                exit, timed_out = await self._watched(job, container, io, running)
-                stdout, stderr = running.tails.values()
-                return Result(
-                    status=exit.status,
-                    timed_out=timed_out,
-                    stdout=bytes(stdout.data),
-                    stderr=bytes(stderr.data),
-                    stdout_dropped=stdout.dropped,
-                    stderr_dropped=stderr.dropped,
-                    started=started,
-                    ended=exit.timestamp,
-                    cpu=usage.cpu(),
-                    memory=usage.memory(),
-                    worker=self._worker.contact_address,
-                    attempt=running.attempt,
-                )
+            async with launch(self._runc._runner, job, id=id, folder=folder) as launched:
+                running.running = launched
+                async with anyio.create_task_group() as group:
+                    for stream in (launched.stdout, launched.stderr):
+                        group.start_soon(running.follow, stream)  # to its end
+                result = await launched.result()
+                known = {name: getattr(result, name) for name in result.__struct_fields__}
+                return Result(**known, worker=self._worker.contact_address, attempt=running.attempt)
         finally:
             if folder.exists() and id not in os.listdir(self._state.containers):
                 shutil.rmtree(folder, ignore_errors=True)
 
-    async def _watched(self, job: Job, container: Container, io: PipeIO, running: _Running) -> tuple[Exit, bool]:
-        """Start the container and wait for its end; how it ended, and whether its time was over."""
-        streams = dict(zip(("stdout", "stderr"), io.outputs, strict=True))
-        exit: Exit | None = None
-        timed_out = False
-        try:
-            async with anyio.create_task_group() as group:
-                if job.input is not None:
-                    group.start_soon(feed, io, job.input)
-                for name, stream in streams.items():
-                    group.start_soon(running.read, name, stream)
-                await container.start()
-                with anyio.move_on_after(job.timeout):
-                    exit = await container.wait()
-                timed_out = exit is None
-                exit = exit or await container.stop("KILL")
-                group.cancel_scope.cancel()
-        except BaseExceptionGroup as errors:
-            raise unwrap(errors) from None
-        for name, stream in streams.items():
-            running.drain(name, stream)
-        assert exit is not None
-        return exit, timed_out
 
-
-async def run_job(job: Job, key: str) -> None:
+async def run_job(job: Job, key: str, reruns: int) -> None:
     """The task that a job is: Dask runs it on the worker's event loop."""
     plugin = get_worker().plugins.get(PLUGIN)
     if not isinstance(plugin, ContainerPlugin):  # it is being replaced
         raise Reschedule
-    await plugin.run(job, key)
+    await plugin.run(job, key, reruns)

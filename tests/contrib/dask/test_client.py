@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from runc_async import CommandError
+from runc_async import CommandError, Verdict
 from runc_async.contrib.dask import Containers, Job, JobCancelledError, Output, Result
 
 from ..._cgroups import has_controller
@@ -28,19 +28,19 @@ async def test_a_result_has_all_that_is_known(
 ) -> None:
     script = "i=0; while [ $i -lt 2000 ]; do i=$((i + 1)); done; read word; echo got $word; echo oops >&2; exit 3"
     result = await containers.run(job(script, {"memory": "64M"} if has_controller("memory") else {}, input=b"it\n"))
-    assert (result.status, result.timed_out, result.attempt) == (3, False, 1)
+    assert (result.status, result.verdict, result.attempt) == (3, Verdict.EXITED, 1)
     assert (result.stdout, result.stderr) == (b"got it\n", b"oops\n")
     assert result.worker in cluster.scheduler.workers
     assert result.started < result.ended
-    assert result.cpu is not None
-    assert 0 < result.cpu < 10
+    assert result.usage.cpu is not None
+    assert 0 < result.usage.cpu < 10
     if has_controller("memory"):
-        assert result.memory is not None
-        assert 0 < result.memory < 1 << 30
+        assert result.usage.memory_peak is not None
+        assert 0 < result.usage.memory_peak < 1 << 30
 
 
 async def test_output_is_kept_up_to_its_limit(containers: Containers, job: Callable[..., Job]) -> None:
-    result = await containers.run(job("seq 1 100000; echo end >&2", output_limit=10))
+    result = await containers.run(job("seq 1 100000; echo end >&2", output_limit=10, tail=True))
     whole = "".join(f"{number}\n" for number in range(1, 100001)).encode()
     assert result.stdout == whole[-10:]
     assert result.stdout_dropped == len(whole) - 10
@@ -49,7 +49,7 @@ async def test_output_is_kept_up_to_its_limit(containers: Containers, job: Calla
 
 async def test_a_time_limit(containers: Containers, job: Callable[..., Job]) -> None:
     result = await containers.run(job("echo begun; sleep 60", timeout=0.3))
-    assert (result.timed_out, result.status, result.stdout) == (True, 137, b"begun\n")
+    assert (result.verdict, result.status, result.stdout) == (Verdict.TIMED_OUT, 137, b"begun\n")
 
 
 async def test_a_job_that_cannot_be_run_says_why(containers: Containers, job: Callable[..., Job]) -> None:
@@ -122,7 +122,7 @@ class TestFollow:
         assert {(output.dropped, output.attempt) for output in seen} == {(0, 1)}
 
     async def test_what_came_too_fast_is_counted(self, containers: Containers, job: Callable[..., Job]) -> None:
-        with containers.submit(job("seq 1 20000", output_limit=100)) as submitted:
+        with containers.submit(job("seq 1 20000", output_limit=100, tail=True)) as submitted:
             seen = [output async for output in submitted.output()]
         whole = sum(len(f"{number}\n") for number in range(1, 20001))
         assert sum(len(output.data) + output.dropped for output in seen) == whole
@@ -169,7 +169,7 @@ class TestCancel:
         await self.gone(tmp_path)
 
     async def test_one_that_has_not_begun(self, containers: Containers, job: Callable[..., Job]) -> None:
-        with containers.submit(job("true", resources={"no such thing": 1})) as submitted:
+        with containers.submit(job("true"), resources={"no such thing": 1}) as submitted:
             await submitted.cancel()
             with pytest.raises(JobCancelledError):
                 await submitted.result()

@@ -77,8 +77,8 @@ async def test_every_job_has_one_result_whatever_becomes_of_the_machines(
         await containers.prepare(ContainerPlugin(runtime_path.read_bytes(), state="state"))
 
         long = f"{SESSION}-long"
-        jobs = [job("sleep 7; echo long", name=long, reruns=5) for _ in range(8)]
-        jobs += [job(f"echo {number}; exit {number % 7}", reruns=5) for number in range(JOBS)]
+        jobs = [job("sleep 7; echo long", name=long) for _ in range(8)]
+        jobs += [job(f"echo {number}; exit {number % 7}") for number in range(JOBS)]
 
         async def disturb() -> None:
             await there([killed, cut, boxed], long=long)
@@ -107,7 +107,7 @@ async def test_every_job_has_one_result_whatever_becomes_of_the_machines(
 
         async with anyio.create_task_group() as group:
             group.start_soon(disturb)
-            async with containers.results(jobs) as stream:
+            async with containers.results(jobs, reruns=5) as stream:
                 results = [done async for done in stream]
 
         assert Counter(id(done) for done, _ in results) == {id(one): 1 for one in jobs}

@@ -54,7 +54,7 @@ async def test_a_lost_workers_job_runs_again_elsewhere(
 async def test_no_more_often_than_it_may(
     containers: Containers, cluster: LocalCluster, job: Callable[..., Job]
 ) -> None:
-    with containers.submit(job("sleep 60", reruns=1)) as submitted:
+    with containers.submit(job("sleep 60"), reruns=1) as submitted:
         first = await place(cluster, submitted)
         await cluster.scheduler.remove_worker(first.address, stimulus_id="test")
         second = await place(cluster, submitted, but=first.address)

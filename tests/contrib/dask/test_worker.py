@@ -104,7 +104,7 @@ async def test_preparing_again_begins_what_ran_anew(
 async def test_a_worker_that_closes_removes_its_containers(
     containers: Containers, cluster: LocalCluster, job: Callable[..., Job], tmp_path: Path
 ) -> None:
-    with containers.submit(job("sleep 60", reruns=0)):
+    with containers.submit(job("sleep 60"), reruns=0):
         with within(10):
             while not glob.glob(f"{tmp_path}/workers/*/containers/*"):
                 await anyio.sleep(0.01)

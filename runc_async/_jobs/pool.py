@@ -35,6 +35,8 @@ logger = logging.getLogger("runc_async")
 
 AT_ONCE = 2
 """How many containers are created in the background at a time."""
+QUIET = 0.05
+"""Seconds after a hit in which none is begun: callers drain the pool, and what they have started needs the CPUs."""
 FIRST_PAUSE = 0.1
 LAST_PAUSE = 30.0
 """Seconds between two attempts to create a container: after the first failure, and at most."""
@@ -103,6 +105,7 @@ class Pool:
         self._missing = 0
         self._starting = 0
         self._removing = 0
+        self._last_hit = float("-inf")
         self._pause = 0.0
         self._error: Exception | None = None
         self._is_open = False
@@ -193,6 +196,7 @@ class Pool:
             is_alive = slot.prepared.container.is_alive
             if is_alive and not self._is_old(slot):
                 self.hits += 1
+                self._last_hit = self._clock()
                 self._starting += 1
                 return slot
             self.failures += not is_alive
@@ -298,11 +302,13 @@ class Pool:
             while self._ready and self._is_old(self._ready[0]):
                 self._discard(self._ready.popleft())
             wanted = self._size - len(self._ready) - self._creating
-            if wanted > 0 and self._creating < AT_ONCE and not self._starting:
+            may_refill = wanted > 0 and self._creating < AT_ONCE and not self._starting
+            quiet_in = self._last_hit + QUIET - self._clock()
+            if may_refill and quiet_in <= 0:
                 self._creating += 1
                 self._group.start_soon(self._refill)
                 continue
-            with anyio.move_on_after(self._next_expiry()):
+            with anyio.move_on_after(self._next_expiry()), anyio.move_on_after(quiet_in if may_refill else None):
                 await self._changed.wait()
 
     async def _refill(self) -> None:

@@ -43,12 +43,20 @@ def parser() -> argparse.ArgumentParser:
     doctor = commands.add_subparsers(dest="command", required=True, metavar="COMMAND").add_parser(
         "doctor",
         help="find out whether containers can be run here, and if not, why",
-        description="Find out whether containers can be run here, and if not, why: the runtime, its version and\n"
-        "features, how it can be executed, kernel, /proc, cgroups, rootless, CRIU, limits; and a real container.",
+        description="Find out whether containers can be run here, and if not, why: the runtime, its version, features\n"
+        "and known vulnerabilities, the kernel, /proc, cgroups, rootless. Real containers try each kind of executor,\n"
+        "the limits, what is counted, and CRIU.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     doctor.add_argument("--runtime", metavar="PATH", help="the runtime, by path or name (default: runc, or else crun)")
+    doctor.add_argument(
+        "--flag",
+        metavar="FLAG",
+        action="append",
+        default=[],
+        help="a global flag of the runtime, as --flag=--systemd-cgroup; may be given several times",
+    )
     doctor.add_argument("--json", action="store_true", help="print the same as JSON")
     commands.epilog = doctor.format_help()
     return commands
@@ -60,7 +68,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     :returns: the exit status.
     """
     given = parser().parse_args(arguments)
-    lines = anyio.run(examine, given.runtime)
+    lines = anyio.run(examine, given.runtime, given.flag)
     if given.json:
         report = {"runnable": runnable(lines), "checks": msgspec.to_builtins(lines)}
         print(json.dumps(report, indent=2))

@@ -97,14 +97,14 @@ class _Uninterrupted:
 
     def __init__(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         self._coroutine = coroutine
+        self._kept: asyncio.CancelledError | None = None
+        self._count = 0
 
     def __await__(self) -> Generator[Any, Any, Any]:
         import asyncio
 
         task = asyncio.current_task()
         assert task is not None
-        kept: asyncio.CancelledError | None = None
-        count = 0
         result: Any = None
         error: BaseException | None = None
         while True:
@@ -118,31 +118,45 @@ class _Uninterrupted:
                 break
             if waited_for is None:  # a bare yield: asyncio.sleep(0)
                 waited_for = _next_turn(task.get_loop())
-            waited_for._asyncio_future_blocking = False
-            while not waited_for.done():
-                before = task.cancelling()
-                try:
-                    yield from _ended(waited_for)
-                except asyncio.CancelledError as exc:
-                    # A scope's comes first or not at all; a native one that follows is folded into the same error.
-                    # One that came while the coroutine ran (Ctrl-C) is counted in `before`.
-                    by_scope = _by_a_scope(exc)
-                    for _ in range(max(task.cancelling() - before, 1) - by_scope):
-                        kept = exc
-                        count += 1
-                        task.uncancel()
-                    if by_scope:
-                        waited_for.cancel(*exc.args)
-        if kept is not None:
-            try:
-                for _ in range(count):
-                    task.cancel(*(() if _by_a_scope(kept) else kept.args))
-                yield  # and it is raised here
-            except asyncio.CancelledError as exc:
-                raise exc from error
+            yield from self._wait(task, waited_for)
+        if self._kept is not None:
+            yield from self._cancel(task, self._kept, error)
         if error is not None:
             raise error
         return result
+
+    def _wait(self, task: asyncio.Task[Any], future: asyncio.Future[Any]) -> Generator[Any, Any, None]:
+        """Wait until a future of the coroutine is done, and keep the native cancellations that arrive meanwhile."""
+        import asyncio
+
+        future._asyncio_future_blocking = False
+        while not future.done():
+            before = task.cancelling()
+            try:
+                yield from _ended(future)
+            except asyncio.CancelledError as exc:
+                # A scope's comes first or not at all; a native one that follows is folded into the same error.
+                # One that came while the coroutine ran (Ctrl-C) is counted in `before`.
+                by_scope = _by_a_scope(exc)
+                for _ in range(max(task.cancelling() - before, 1) - by_scope):
+                    self._kept = exc
+                    self._count += 1
+                    task.uncancel()
+                if by_scope:
+                    future.cancel(*exc.args)
+
+    def _cancel(
+        self, task: asyncio.Task[Any], kept: asyncio.CancelledError, cause: BaseException | None
+    ) -> Generator[Any, Any, None]:
+        """Cancel the task as often as it was cancelled meanwhile, and raise that here."""
+        import asyncio
+
+        try:
+            for _ in range(self._count):
+                task.cancel(*(() if _by_a_scope(kept) else kept.args))
+            yield
+        except asyncio.CancelledError as exc:
+            raise exc from cause
 
 
 def _by_a_scope(exc: asyncio.CancelledError) -> bool:

@@ -26,7 +26,7 @@ from ._cli.options import (
     UpdateOptions,
     pick,
 )
-from ._cli.validation import named, written
+from ._cli.validation import encode_document, naming
 from ._errors import CommandError, DecodeError
 from ._executor import Executor, PathExecutor
 from ._lifecycle.call import CREATE, EXEC, RESTORE, RUN, StartCall
@@ -159,7 +159,7 @@ class Runc:
                 },
                 extra_args,
             ),
-            env=environment.checked(env or {}),
+            env=environment.check_variables(env or {}),
             log=_absolute("log", log),
             monitor=PidfdMonitor() if monitor is None else monitor,
             client=object(),
@@ -527,7 +527,7 @@ class Runc:
             raise ValueError("update: nothing to change: neither resources nor a single value is given")
         if not isinstance(cast("object", resources), Mapping | None):
             raise TypeError(f"resources must be an OCI linux.resources object, not {type(resources).__name__}")
-        files = {} if resources is None else {"resources": written(resources)}
+        files = {} if resources is None else {"resources": encode_document(resources)}
         await self._runner.run("update", options, [id], extra_args, files=files)
 
     async def delete(self, id: str, *, force: bool = False, extra_args: Sequence[str] = ()) -> None:
@@ -780,5 +780,5 @@ class Runc:
 def _absolute(what: str, path: StrPath | None, directory: StrPath | None = None) -> str | None:
     if path is None:
         return None
-    with named(what):
+    with naming(what):
         return os.path.abspath(os.path.join(directory or "", path_argument(path)))

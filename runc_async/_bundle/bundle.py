@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 import anyio.to_thread
 import msgspec
 
-from .._cli.validation import written
+from .._cli.validation import encode_document
 from .._eventloop.shield import shielded
 from .._linux.tempdir import private_directory
 from .._models import parse_json
@@ -100,7 +100,7 @@ class Bundle(os.PathLike[str]):
         bundle = cls(folder, copy.deepcopy(spec))
         bundle.spec.setdefault("root", {"path": ""})["path"] = str(lower)
         make_layers = make_writable(bundle.spec, lower, folder, size) if writable else None
-        data = bundle._encoded()
+        data = bundle._encode()
         made = not folder.exists()
         folder.mkdir(0o700, parents=True, exist_ok=True)
         try:
@@ -122,10 +122,10 @@ class Bundle(os.PathLike[str]):
         :raises TypeError: `spec` contains a value that JSON does not have.
         :raises ValueError: likewise, such as NaN.
         """
-        await anyio.to_thread.run_sync(self._write, self._encoded())
+        await anyio.to_thread.run_sync(self._write, self._encode())
 
-    def _encoded(self) -> bytes:
-        return msgspec.json.format(written(self.spec), indent=2)
+    def _encode(self) -> bytes:
+        return msgspec.json.format(encode_document(self.spec), indent=2)
 
     def _write(self, data: bytes) -> None:
         config = self.path / CONFIG

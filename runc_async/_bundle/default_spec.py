@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, cast
 
-from .._cli.validation import MOST_ID, check_type, named, parse_text
-from .._process.environment import checked
+from .._cli.validation import MOST_ID, check_type, naming, parse_text
+from .._process.environment import check_variables
 from .limits import all_resources, parse_device, parse_rlimits, parse_size
 from .mounts import INIT, all_mounts, find_init, masked_in_sys, parse_inodes
 from .namespaces import map_ids, network_namespace, new_namespaces, parse_sysctl
@@ -159,7 +159,7 @@ def default_spec(
     init_path = find_init(init)
     check_type("devices", devices, list, tuple, wanted="a sequence of str")
     nodes = [parse_device(device) for device in devices]
-    variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **checked(env or {})}
+    variables = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", **check_variables(env or {})}
     if terminal:
         variables.setdefault("TERM", "xterm")
     if capabilities is None:
@@ -287,7 +287,7 @@ def _id(value: int, what: str) -> int:
 
 
 def _apparmor(profile: str) -> str:
-    with named("apparmor"):
+    with naming("apparmor"):
         parse_text(profile)
     enabled = Path("/sys/module/apparmor/parameters/enabled")
     if not enabled.exists() or enabled.read_text().strip() != "Y":

@@ -9,7 +9,7 @@ import stat
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
-from .._cli.validation import INT64, UINT64, byte_size, check_type, named, parse_integer
+from .._cli.validation import INT64, UINT64, byte_size, check_type, naming, parse_integer
 from .mounts import parse_destination
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def parse_size(value: str | int, what: str, least: int = LEAST_MEMORY) -> int:
     :raises TypeError: it is neither int nor str.
     :raises ValueError: it is not a number of bytes, or out of the limits.
     """
-    with named(what):
+    with naming(what):
         number = byte_size(value)
     if not least <= number <= INT64:
         raise ValueError(f"{what} must be from {least} to {INT64} bytes, not {value!r}")
@@ -103,7 +103,7 @@ def parse_rlimits(rlimits: Mapping[str, int | tuple[int, int]] | None, rootless:
         pair = value if isinstance(value, tuple) else (value, value)
         if len(cast("tuple[int, ...]", pair)) != 2:
             raise ValueError(f"rlimits: {name} must be a limit, or a soft and a hard one, not {value!r}")
-        with named(f"rlimits: {name}"):
+        with naming(f"rlimits: {name}"):
             soft, hard = (UINT64 if limit == resource.RLIM_INFINITY else parse_integer(limit, 0) for limit in pair)
         if soft > hard or hard > UINT64:
             raise ValueError(f"rlimits: {name}: the soft limit is greater than the hard one: {value!r}")

@@ -9,7 +9,7 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from .._cli.validation import byte_size, check_type, named, parse_integer, parse_text
+from .._cli.validation import byte_size, check_type, naming, parse_integer, parse_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -105,7 +105,7 @@ def all_mounts(
         found.append(_bind(init, INIT, "ro", "nodev", "nosuid"))
     for name, source in (("resolv_conf", resolv_conf), ("hosts", hosts)):
         if source is not None:
-            with named(name):
+            with naming(name):
                 path = _existing(source)
             found.append(_bind(path, f"/etc/{name.replace('_', '.')}", "ro", "nodev", "nosuid", "noexec"))
     found.extend(_parse_mount(mount) for mount in mounts)
@@ -138,7 +138,7 @@ def find_init(init: bool | StrPath) -> str | None:
         return static
     check_type("init", init, str, os.PathLike, bool)
     path = os.fspath(init)
-    with named("init"):
+    with naming("init"):
         path = _existing(path)
         if not os.access(path, os.X_OK) or os.path.isdir(path):
             raise ValueError(f"must be a program, not {path!r}")
@@ -196,7 +196,7 @@ def _parse_mount(mount: Mount | str) -> Mount:
         destination, _, access = rest.partition(":")
         if access not in ACCESS:
             raise ValueError(f"mounts: {mount!r}: {access!r} is neither ro nor rw")
-        with named("mounts:"):
+        with naming("mounts:"):
             source = _existing(source)
         options = ["rbind", PRIVATE, "nosuid", "nodev", *ACCESS[access]]
         mount = {"destination": destination, "type": "none", "source": source, "options": options}
@@ -233,5 +233,5 @@ def _needs_linker(path: str) -> bool:
 
 def parse_inodes(value: object) -> int | None:
     """Read the parameter ``nr_inodes``."""
-    with named("nr_inodes"):
+    with naming("nr_inodes"):
         return None if value is None else parse_integer(value, 16)

@@ -7,7 +7,7 @@ import shutil
 import stat
 from typing import TYPE_CHECKING, Any, cast
 
-from .._cli.validation import byte_size, named, parse_integer
+from .._cli.validation import byte_size, naming, parse_integer
 from .mounts import inodes_for
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def overlay_size(writable: bool | str | int) -> int | None:
     """
     if isinstance(writable, bool):
         return None
-    with named("writable"):
+    with naming("writable"):
         return parse_integer(byte_size(writable), LEAST_SIZE)
 
 

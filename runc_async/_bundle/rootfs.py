@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import anyio
 import anyio.to_thread
 
-from .._cli.validation import byte_size, named, parse_integer
+from .._cli.validation import byte_size, naming, parse_integer
 from .._eventloop.shield import shielded
 from .archive import Limits, unpack
 from .removal import remove_tree
@@ -114,9 +114,9 @@ async def tar_rootfs(
     """
     sizes: dict[str, int] = {}
     for name, value in (("max_bytes", max_bytes), ("max_header", max_header)):
-        with named(name):
+        with naming(name):
             sizes[name] = parse_integer(byte_size(value), 1)
-    with named("max_members"):
+    with naming("max_members"):
         limits = Limits(**sizes, max_members=parse_integer(max_members, 1))
 
     def fill(rootfs: Path) -> None:

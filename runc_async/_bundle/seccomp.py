@@ -312,7 +312,7 @@ def _greater(index: int, value: int) -> SeccompArg:
     return {"index": index, "value": value, "op": "SCMP_CMP_GT"}
 
 
-def _masked(index: int, mask: int, value: int) -> SeccompArg:
+def _compare_masked(index: int, mask: int, value: int) -> SeccompArg:
     return {"index": index, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ"}
 
 
@@ -327,8 +327,8 @@ def _namespace_rules(name: str, index: int, flags: Iterable[int]) -> list[Syscal
     """Allow `clone` and `unshare` where they make no namespace."""
     flags = list(flags)
     return [
-        _allow(name, _masked(index, sum(flags), 0)),
-        *(_refuse(name, _masked(index, flag, flag)) for flag in flags),
+        _allow(name, _compare_masked(index, sum(flags), 0)),
+        *(_refuse(name, _compare_masked(index, flag, flag)) for flag in flags),
     ]
 
 
@@ -358,5 +358,5 @@ def _personality_rules() -> list[Syscall]:
     top = 1 << 31  # set in a query, and in no personality
     return [
         *(_allow("personality", _is(0, value)) for value in values),
-        *(_refuse("personality", _masked(0, top | bit, bit)) for bit in OTHER_PERSONALITIES),
+        *(_refuse("personality", _compare_masked(0, top | bit, bit)) for bit in OTHER_PERSONALITIES),
     ]

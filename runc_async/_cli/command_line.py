@@ -20,7 +20,7 @@ from .._linux.signals import signal_number
 from .commands import COMMANDS, FURTHER_COMMANDS, GLOBAL, STARTING
 from .dialects import RUNC
 from .flags import Command, Flag, make_command, path_argument
-from .validation import check_type, named, parse_text, reject_nul
+from .validation import check_type, naming, parse_text, reject_nul
 
 if TYPE_CHECKING:
     import signal as signals
@@ -48,7 +48,7 @@ def _options(command: Command, options: Mapping[str, object], dialect: Dialect) 
     for keyword, flag in command.flags.items():
         if (value := options.get(keyword)) is None:
             continue
-        with named(keyword):
+        with naming(keyword):
             words = flag.render(value)
             if words and command is not GLOBAL:
                 _refuse_lacking(dialect, command.name, flag.name)
@@ -170,7 +170,7 @@ def call_line(
     :raises TypeError: a value of the wrong type.
     :raises ValueError: the command starts something, and so has a method of its own; or a value that cannot be right.
     """
-    with named("command"):
+    with naming("command"):
         if parse_text(command).startswith("-"):
             raise ValueError(f"must not begin with a dash: {command!r}")
     if command in STARTING:

@@ -24,8 +24,8 @@ from .flags import (
     switch,
     true_false_auto,
     user,
-    valued,
     variable,
+    with_value,
 )
 from .validation import INT64, UINT64, parse_text
 
@@ -34,14 +34,14 @@ if TYPE_CHECKING:
 
 __all__ = ["COMMANDS", "FURTHER_COMMANDS", "GLOBAL", "STARTING"]
 
-_BUNDLE = valued("--bundle", path_argument)
-_CONSOLE_SOCKET = valued("--console-socket", path_argument)
-_PIDFD_SOCKET = valued("--pidfd-socket", path_argument)
-_PID_FILE = valued("--pid-file", path_argument)
+_BUNDLE = with_value("--bundle", path_argument)
+_CONSOLE_SOCKET = with_value("--console-socket", path_argument)
+_PIDFD_SOCKET = with_value("--pidfd-socket", path_argument)
+_PID_FILE = with_value("--pid-file", path_argument)
 _DETACH = switch("--detach")
 _NO_SUBREAPER = switch("--no-subreaper")
 _NO_PIVOT = switch("--no-pivot")
-_FORMAT = valued("--format", one_of("table", "json"))
+_FORMAT = with_value("--format", one_of("table", "json"))
 _REGEX = switch("--regex")
 
 _START = (
@@ -51,67 +51,67 @@ _START = (
     _PID_FILE,
     _NO_PIVOT,
     switch("--no-new-keyring"),
-    valued("--preserve-fds", integer_between(0)),
+    with_value("--preserve-fds", integer_between(0)),
     _NO_SUBREAPER,
-    valued("--config", path_argument),
+    with_value("--config", path_argument),
 )
 _CRIU = (
-    valued("--image-path", path_argument),
-    valued("--work-path", path_argument),
+    with_value("--image-path", path_argument),
+    with_value("--work-path", path_argument),
     switch("--tcp-established"),
     switch("--ext-unix-sk"),
     switch("--shell-job"),
     switch("--lazy-pages"),
     switch("--file-locks"),
-    valued("--manage-cgroups-mode"),
+    with_value("--manage-cgroups-mode"),
     several("--empty-ns"),
     switch("--auto-dedup"),
     Flag("--network-lock", parse_text, separate=True),
 )
 # What is part of an OCI process object: ignored beside a whole one.
 _PROCESS = (
-    valued("--cwd", path_argument),
+    with_value("--cwd", path_argument),
     several("--env", variable),
     switch("--tty"),
-    valued("--user", user),
+    with_value("--user", user),
     several("--additional-gids", identifier),
-    valued("--process-label"),
-    valued("--apparmor"),
+    with_value("--process-label"),
+    with_value("--apparmor"),
     switch("--no-new-privs"),
     several("--cap"),
 )
 # What is part of an OCI linux.resources object, likewise.
 _RESOURCES = (
-    valued("--blkio-weight", integer_between(10, 1000)),
-    valued("--cpu-period", integer_between(0, UINT64)),
-    valued("--cpu-quota", integer_between(-1, INT64)),
-    valued("--cpu-burst", integer_between(0, UINT64)),
-    valued("--cpu-share", integer_between(0, UINT64)),
-    valued("--cpu-rt-period", integer_between(0, UINT64)),
-    valued("--cpu-rt-runtime", integer_between(-1, INT64)),
-    valued("--cpuset-cpus"),
-    valued("--cpuset-mems"),
-    valued("--cpu-idle", integer_between(0, 1)),
-    valued("--kernel-memory", size),  # crun; runc hides and ignores it
-    valued("--kernel-memory-tcp", size),
-    valued("--memory", size),
-    valued("--memory-reservation", size),
-    valued("--memory-swap", size),
-    valued("--pids-limit", integer_between(-1, INT64)),
+    with_value("--blkio-weight", integer_between(10, 1000)),
+    with_value("--cpu-period", integer_between(0, UINT64)),
+    with_value("--cpu-quota", integer_between(-1, INT64)),
+    with_value("--cpu-burst", integer_between(0, UINT64)),
+    with_value("--cpu-share", integer_between(0, UINT64)),
+    with_value("--cpu-rt-period", integer_between(0, UINT64)),
+    with_value("--cpu-rt-runtime", integer_between(-1, INT64)),
+    with_value("--cpuset-cpus"),
+    with_value("--cpuset-mems"),
+    with_value("--cpu-idle", integer_between(0, 1)),
+    with_value("--kernel-memory", size),  # crun; runc hides and ignores it
+    with_value("--kernel-memory-tcp", size),
+    with_value("--memory", size),
+    with_value("--memory-reservation", size),
+    with_value("--memory-swap", size),
+    with_value("--pids-limit", integer_between(-1, INT64)),
 )
 
 
 GLOBAL = make_command(
     "runtime",
     switch("--debug"),
-    valued("--log", path_argument),
-    valued("--log-format", one_of("text", "json")),
-    valued("--log-level", one_of("error", "warning", "debug")),
-    valued("--root", path_argument),
-    valued("--criu", path_argument),  # hidden and ignored since runc 1.2
+    with_value("--log", path_argument),
+    with_value("--log-format", one_of("text", "json")),
+    with_value("--log-level", one_of("error", "warning", "debug")),
+    with_value("--root", path_argument),
+    with_value("--criu", path_argument),  # hidden and ignored since runc 1.2
     switch("--systemd-cgroup"),
-    valued("--cgroup-manager", one_of("cgroupfs", "systemd", "disabled")),
-    valued("--rootless", true_false_auto),
+    with_value("--cgroup-manager", one_of("cgroupfs", "systemd", "disabled")),
+    with_value("--rootless", true_false_auto),
     arguments=(0, 0),
     ignores={"debug": ["log_level"], "systemd_cgroup": ["cgroup_manager"]},
 )
@@ -124,27 +124,29 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
             make_command(
                 "checkpoint",
                 *_CRIU,
-                valued("--parent-path", path_argument),
+                with_value("--parent-path", path_argument),
                 switch("--leave-running"),
                 switch("--tcp-skip-in-flight"),
                 switch("--link-remap"),
-                valued("--status-fd", integer_between(0)),
-                valued("--page-server"),
+                with_value("--status-fd", integer_between(0)),
+                with_value("--page-server"),
                 switch("--pre-dump"),
             ),
             make_command("create", *_START),
             make_command("delete", switch("--force"), _REGEX),
-            make_command("events", valued("--interval", duration), switch("--stats"), ignores={"stats": ["interval"]}),
+            make_command(
+                "events", with_value("--interval", duration), switch("--stats"), ignores={"stats": ["interval"]}
+            ),
             make_command(
                 "exec",
                 _CONSOLE_SOCKET,
                 _PIDFD_SOCKET,
                 _PID_FILE,
                 _DETACH,
-                valued("--preserve-fds", integer_between(0)),
+                with_value("--preserve-fds", integer_between(0)),
                 several("--cgroup"),
                 switch("--ignore-paused"),
-                valued("--process", path_argument),
+                with_value("--process", path_argument),
                 *_PROCESS,
                 arguments=(1, None),
                 ignores={"process": [flag.keyword for flag in _PROCESS]},
@@ -164,20 +166,20 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
                 _NO_SUBREAPER,
                 _NO_PIVOT,
                 switch("--tcp-close"),
-                valued("--lsm-profile"),
-                valued("--lsm-mount-context"),
+                with_value("--lsm-profile"),
+                with_value("--lsm-mount-context"),
             ),
             make_command("resume"),
             make_command("run", *_START, _DETACH, switch("--keep")),
-            make_command("spec", _BUNDLE, switch("--rootless"), valued("--file", path_argument), arguments=(0, 0)),
+            make_command("spec", _BUNDLE, switch("--rootless"), with_value("--file", path_argument), arguments=(0, 0)),
             make_command("start"),
             make_command("state"),
             make_command(
                 "update",
-                valued("--resources", path_argument),
+                with_value("--resources", path_argument),
                 *_RESOURCES,
-                valued("--l3-cache-schema"),  # these two are not resources, and are heeded beside them
-                valued("--mem-bw-schema"),
+                with_value("--l3-cache-schema"),  # these two are not resources, and are heeded beside them
+                with_value("--mem-bw-schema"),
                 ignores={"resources": [flag.keyword for flag in _RESOURCES]},
             ),
         )

@@ -26,8 +26,8 @@ __all__ = [
     "switch",
     "true_false_auto",
     "user",
-    "valued",
     "variable",
+    "with_value",
 ]
 
 
@@ -177,7 +177,7 @@ def switch(name: str) -> Flag:
     return Flag(name)
 
 
-def valued(name: str, convert: Callable[[object], str] = parse_text) -> Flag:
+def with_value(name: str, convert: Callable[[object], str] = parse_text) -> Flag:
     return Flag(name, convert)
 
 

@@ -263,7 +263,7 @@ def failure(
         reason = "the runtime did not get the descriptors of this call: what it is launched by closes them"
         return CommandError(argv, status, f"{reason} ({message})", log)
     command = _name_command(argv)
-    if unsupported := _unsupported(argv, command, message, version):
+    if unsupported := _explain_unsupported(argv, command, message, version):
         return UnsupportedError(argv, status, unsupported, log)
     core = _LEAD.sub("", message, count=1)
     for pattern, row in _ROWS:
@@ -310,7 +310,7 @@ def _silence(status: int) -> str:
     return f"the runtime was killed by signal {-status}" if status < 0 else "the runtime said nothing"
 
 
-def _unsupported(argv: Sequence[str], command: str, message: str, version: str | None) -> str:
+def _explain_unsupported(argv: Sequence[str], command: str, message: str, version: str | None) -> str:
     """The sentence for a flag or command that the runtime does not know, or an empty string."""
     runtime = os.path.basename(argv[0]) if argv else "the runtime"
     if version:

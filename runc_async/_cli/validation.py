@@ -19,12 +19,12 @@ __all__ = [
     "UINT64",
     "byte_size",
     "check_type",
-    "named",
+    "encode_document",
+    "naming",
     "parse_ids",
     "parse_integer",
     "parse_text",
     "reject_nul",
-    "written",
     "wrong_type",
 ]
 
@@ -37,7 +37,7 @@ _POWERS = {unit: 1 << 10 * power for power, unit in enumerate(("", "k", "m", "g"
 
 
 @contextlib.contextmanager
-def named(what: str) -> Generator[None]:
+def naming(what: str) -> Generator[None]:
     """Begin the sentence of a `TypeError` or `ValueError` with what it is about."""
     try:
         yield
@@ -46,7 +46,7 @@ def named(what: str) -> Generator[None]:
 
 
 def wrong_type(wanted: str, value: object) -> TypeError:
-    """Make the error for a value of the wrong type; see `named`.
+    """Make the error for a value of the wrong type; see `naming`.
 
     :param wanted: what it must be: ``int``.
     :param value: what was given.
@@ -149,8 +149,8 @@ def byte_size(value: object) -> int:
     return int(Decimal(found[1]) * _POWERS[found[2]])
 
 
-def written(document: object) -> bytes:
-    """A specification, or a part of one, as the runtime reads it.
+def encode_document(document: object) -> bytes:
+    """Encode a specification, or a part of one, as the runtime reads it.
 
     :raises TypeError: it has something in it that JSON has not, such as bytes.
     :raises ValueError: it has a number or a character in it that JSON has not, such as NaN.

@@ -14,7 +14,7 @@ import msgspec
 
 from .._bundle.mounts import add_inode_limit
 from .._cli.options import StrPath  # noqa: TC001 (read by documentation tools)
-from .._cli.validation import byte_size, named
+from .._cli.validation import byte_size, naming
 from .._linux.beneath import parse_name
 from .._usage import Usage  # noqa: TC001 (msgspec reads it)
 
@@ -85,7 +85,7 @@ class Job:
         if self.output_limit < 0:
             raise ValueError(f"output_limit must not be negative: {self.output_limit}")
         if self.work is not None:
-            with named("work"):
+            with naming("work"):
                 if byte_size(self.work) < LEAST_WORK:
                     raise ValueError(f"must be at least {LEAST_WORK} bytes, not {self.work!r}")
         if not self.work_path.startswith("/"):

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from .._cli.command_line import command_line
-from .._cli.validation import written
+from .._cli.validation import encode_document
 from . import remnants
 from .config import read_config
 
@@ -70,7 +70,7 @@ def build_exec(
         raise TypeError("process must be a sequence of arguments or an OCI process object, not one string")
     if isinstance(process, Mapping):
         inherited = {key: own[key] for key in (*INHERITED, *ALSO_INHERITED) if key in own}
-        return (), {"process": written({**inherited, **process})}, options
+        return (), {"process": encode_document({**inherited, **process})}, options
     if not isinstance(cast("object", process), Iterable):
         wanted = "a sequence of arguments or an OCI process object"
         raise TypeError(f"process must be {wanted}, not {type(process).__name__}")
@@ -82,7 +82,7 @@ def build_exec(
     replaced = {name: value for name, value in options.items() if name in REPLACED and value is not None}
     command_line("exec", replaced, positional=["id", *process])  # the same checks as for the runtime's own flags
     rest = {name: value for name, value in options.items() if name not in REPLACED}
-    return (), {"process": written(_apply(process, replaced, own))}, rest
+    return (), {"process": encode_document(_apply(process, replaced, own))}, rest
 
 
 def _apply(args: Sequence[str], options: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:

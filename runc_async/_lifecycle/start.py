@@ -13,7 +13,7 @@ import anyio
 from .._cli.command_line import command_line
 from .._cli.dialects import RUNC
 from .._cli.flags import path_argument
-from .._cli.validation import named
+from .._cli.validation import naming
 from .._errors import RuncError
 from .._eventloop.shield import at_checkpoints_only, shielded
 from .._io import IO, NullIO
@@ -228,7 +228,7 @@ def _open_pid_file(runner: Runner, call: StartCall, folder: str) -> PidFile:
     copy = call.options.get("pid_file")
     if copy is None:
         return PidFile(folder, None)
-    with named("pid_file"):
+    with naming("pid_file"):
         path = path_argument(copy)
     return PidFile(folder, runner.settings.resolve(path))
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, cast
 if TYPE_CHECKING:
     from collections.abc import Generator
 
-__all__ = ["checked", "environment", "extra"]
+__all__ = ["check_variables", "environment", "extra"]
 
 # A supervisor's own, from systemd: never the container's by accident. A runtime given LISTEN_FDS would
 # pass descriptors on that nobody named.
@@ -21,8 +21,8 @@ _extra: ContextVar[Mapping[object, Mapping[str, str]]] = ContextVar("runc_async_
 """By client, for each task."""
 
 
-def checked(variables: Mapping[str, str]) -> dict[str, str]:
-    """The variables, if they can be in an environment.
+def check_variables(variables: Mapping[str, str]) -> dict[str, str]:
+    """Check that variables can be in an environment, and copy them.
 
     :raises TypeError: they are not a mapping, or a name or value is not a str.
     :raises ValueError: a name or value that no environment can hold.
@@ -41,7 +41,7 @@ def checked(variables: Mapping[str, str]) -> dict[str, str]:
 def extra(client: object, variables: Mapping[str, str]) -> Generator[None]:
     """Add variables to a client's calls, in this task and the tasks that it starts, as long as the block lasts."""
     clients = _extra.get({})
-    token = _extra.set({**clients, client: {**clients.get(client, {}), **checked(variables)}})
+    token = _extra.set({**clients, client: {**clients.get(client, {}), **check_variables(variables)}})
     try:
         yield
     finally:

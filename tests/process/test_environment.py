@@ -9,7 +9,7 @@ import anyio
 import pytest
 
 from runc_async import CommandError, Runc
-from runc_async._process.environment import checked, environment, extra
+from runc_async._process.environment import check_variables, environment, extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +95,7 @@ async def test_what_one_client_adds_reaches_no_other(fake: Callable[..., Runc]) 
 )
 async def test_what_no_environment_can_hold_is_refused(variables: Any, error: type[Exception]) -> None:
     with pytest.raises(error, match="env"):
-        checked(variables)
+        check_variables(variables)
     with pytest.raises(error, match="env"), extra(1, variables):
         pass
     with pytest.raises(error, match="env"):

@@ -17,9 +17,9 @@ from .._cli.validation import encode_document
 from .._eventloop.shield import shielded
 from .._linux.tempdir import private_directory
 from .._models import parse_json
+from .mounts import check_mount_points
 from .overlay import LAYERS, make_writable, overlay_size, root_on_host
 from .removal import remove_tree
-from .rootfs import check_mount_points
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -12,8 +12,9 @@ import msgspec
 
 from .bundle import Bundle
 from .default_spec import default_spec
+from .mounts import check_mount_points
 from .removal import remove_tree
-from .rootfs import arriving, check_mount_points, tool
+from .rootfs import arriving, tool
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -21,6 +21,7 @@ __all__ = [
     "INIT",
     "add_inode_limit",
     "all_mounts",
+    "check_mount_points",
     "find_init",
     "inodes_for",
     "masked_in_sys",
@@ -39,6 +40,9 @@ ACCESS = {"": ["rw"], "rw": ["rw"], "ro": ["ro", "rro"]}
 
 PRIVATE = "rprivate"
 """What is mounted on the host later does not appear in the container, where it would be writable."""
+
+MOUNT_POINTS = ("dev", "proc", "sys", "tmp")
+"""What runtimes mount on, and make files below, while the host's files can still be reached."""
 
 BYTES_PER_INODE = 1 << 12
 LEAST_INODES = 1024
@@ -235,3 +239,18 @@ def parse_inodes(value: object) -> int | None:
     """Read the parameter ``nr_inodes``."""
     with naming("nr_inodes"):
         return None if value is None else parse_integer(value, 16)
+
+
+def check_mount_points(rootfs: Path) -> None:
+    """Refuse a root file system in which a runtime would mount on, or make files in, another place.
+
+    runc before 1.2 follows a link in the place of ``/dev`` while the host's files are still in reach.
+
+    :raises ValueError: one of `MOUNT_POINTS` is there and not a directory.
+    """
+    for name in MOUNT_POINTS:
+        path = rootfs / name
+        if path.is_symlink():
+            raise ValueError(f"/{name} is a symbolic link in the root file system, to {os.readlink(path)!r}")
+        if path.exists() and not path.is_dir():
+            raise ValueError(f"/{name} is not a directory in the root file system")

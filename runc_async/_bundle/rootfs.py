@@ -16,6 +16,7 @@ import anyio.to_thread
 from .._cli.validation import byte_size, naming, parse_integer
 from .._eventloop.shield import shielded
 from .archive import Limits, unpack
+from .mounts import check_mount_points
 from .removal import remove_tree
 
 if TYPE_CHECKING:
@@ -23,10 +24,7 @@ if TYPE_CHECKING:
 
     from .._cli.options import StrPath
 
-__all__ = ["arriving", "busybox_rootfs", "check_mount_points", "tar_rootfs", "tool"]
-
-MOUNT_POINTS = ("dev", "proc", "sys", "tmp")
-"""What runtimes mount on, and make files below, while the host's files can still be reached."""
+__all__ = ["arriving", "busybox_rootfs", "tar_rootfs", "tool"]
 
 
 def tool(name: str, package: str) -> str:
@@ -129,18 +127,3 @@ async def tar_rootfs(
     async with arriving(folder) as rootfs:
         await anyio.to_thread.run_sync(fill, rootfs)
     return Path(os.path.abspath(folder))
-
-
-def check_mount_points(rootfs: Path) -> None:
-    """Refuse a root file system in which a runtime would mount on, or make files in, another place.
-
-    runc before 1.2 follows a link in the place of ``/dev`` while the host's files are still in reach.
-
-    :raises ValueError: one of `MOUNT_POINTS` is there and not a directory.
-    """
-    for name in MOUNT_POINTS:
-        path = rootfs / name
-        if path.is_symlink():
-            raise ValueError(f"/{name} is a symbolic link in the root file system, to {os.readlink(path)!r}")
-        if path.exists() and not path.is_dir():
-            raise ValueError(f"/{name} is not a directory in the root file system")

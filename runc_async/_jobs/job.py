@@ -84,6 +84,9 @@ class Job:
                 raise ValueError(f"{what} must be a positive number of seconds, not {value!r}")
         if self.output_limit < 0:
             raise ValueError(f"output_limit must not be negative: {self.output_limit}")
+        self._check_work()
+
+    def _check_work(self) -> None:
         if self.work is not None:
             with naming("work"):
                 if byte_size(self.work) < LEAST_WORK:

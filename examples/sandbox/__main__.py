@@ -90,7 +90,7 @@ def state_directory(options: argparse.Namespace, stack: contextlib.ExitStack) ->
         return Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="sandbox-")))
     state: Path = options.state.absolute()
     state.mkdir(parents=True, exist_ok=True)
-    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(state / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     stack.callback(os.close, lock)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -103,6 +103,7 @@ def main() -> None:
     """Serve until SIGTERM or Ctrl-C."""
     options = arguments()
     logging.basicConfig(format="%(name)s: %(message)s", level=logging.INFO)
+    logging.getLogger("runc_async.runtime").setLevel(logging.CRITICAL)  # the reason of a failure is in its exception
     with contextlib.ExitStack() as stack:
         token, made = chosen_token(options)
         state = state_directory(options, stack)
@@ -127,6 +128,7 @@ def main() -> None:
 
         async def containers(app: web.Application) -> AsyncIterator[None]:
             async with monitor:
+                # Before anything is removed this raises PermissionError if another user can have prepared `state`.
                 for left in await runs.runc.list():
                     async with runs.runc.attach(left.id, delete=True):
                         logger.warning("removing %s, which a killed service left", left.id)

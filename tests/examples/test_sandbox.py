@@ -487,6 +487,23 @@ class TestItsStart:
     def test_one_state_directory_is_for_one_service(self, sandbox: Sandbox, runtime_path: Path) -> None:
         assert "is another service's" in self.said(sandbox.state, runtime_path)
 
+    @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files to others: run the suite as root")
+    def test_state_that_another_user_has_prepared_is_refused_and_no_hook_runs(
+        self, tmp_path: Path, runtime_path: Path
+    ) -> None:
+        planted = tmp_path / "planted"
+        (planted / "containers/x").mkdir(parents=True)
+        (planted / "bundles/kept").mkdir(parents=True)
+        ran = tmp_path / "ran"
+        hook = {"path": "/bin/touch", "args": ["touch", str(ran)]}
+        state = {"id": "x", "config": {"hooks": {"poststop": [hook]}}}
+        (planted / "containers/x/state.json").write_text(json.dumps(state))
+        os.chown(planted, 12345, 12345)
+        assert "must not belong to another user" in self.said(planted, runtime_path)
+        assert (planted / "containers/x/state.json").exists()
+        assert (planted / "bundles/kept").exists()
+        assert not ran.exists()
+
     def test_a_token_that_is_easily_guessed(self, tmp_path: Path, runtime_path: Path) -> None:
         said = self.said(tmp_path / "own", runtime_path, SANDBOX_TOKEN="secret")
         assert "the token must be 16 or more letters" in said

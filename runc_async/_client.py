@@ -126,18 +126,7 @@ class Runc:
         trace: Callable[[Call], object] | None = None,
         dialect: str | None = None,
     ) -> None:
-        if not isinstance(cast("object", setpgid), bool):
-            raise TypeError(f"setpgid must be bool, not {type(setpgid).__name__}")
-        if not isinstance(cast("object", cleanup_timeout), int | float) or not cleanup_timeout > 0:
-            raise ValueError(f"cleanup_timeout must be a positive number of seconds, not {cleanup_timeout!r}")
-        if not isinstance(cast("object", monitor), Monitor | None):
-            raise TypeError(f"monitor must be a Monitor, not {type(monitor).__name__}")
-        if dialect is not None and dialect not in DIALECTS:
-            raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, not {dialect!r}")
-        if trace is not None and not callable(trace):
-            raise TypeError(f"trace must be callable, not {type(trace).__name__}")
-        if extra_root := next((word for word in extra_args if word == "--root" or word.startswith("--root=")), None):
-            raise ValueError(f"extra_args: {extra_root!r} must be given as root=")
+        _check_settings(setpgid, cleanup_timeout, monitor, dialect, trace, extra_args)
         self._runner = Runner(
             settings=Settings(
                 executor=executor if isinstance(executor, Executor) else PathExecutor(executor),
@@ -434,15 +423,7 @@ class Runc:
         def make_call() -> StartCall:
             words, files, rest = build_exec(process, options, read_container_process(self._runner, id), extra_args)
             return StartCall(
-                EXEC,
-                id,
-                io=io,
-                preserve_fds=preserve_fds,
-                extra_args=extra_args,
-                options=rest,
-                detach=detach,
-                words=words,
-                files=files,
+                EXEC, id, None, io, preserve_fds, extra_args, rest, detach=detach, words=words, files=files
             )
 
         call = make_call()
@@ -782,3 +763,21 @@ def _absolute(what: str, path: StrPath | None, directory: StrPath | None = None)
         return None
     with naming(what):
         return os.path.abspath(os.path.join(directory or "", path_argument(path)))
+
+
+def _check_settings(
+    setpgid: object, cleanup_timeout: object, monitor: object, dialect: object, trace: object, words: Sequence[str]
+) -> None:
+    """Refuse wrong arguments of `Runc`, as far as nothing else does."""
+    if not isinstance(setpgid, bool):
+        raise TypeError(f"setpgid must be bool, not {type(setpgid).__name__}")
+    if not isinstance(cleanup_timeout, int | float) or not cleanup_timeout > 0:
+        raise ValueError(f"cleanup_timeout must be a positive number of seconds, not {cleanup_timeout!r}")
+    if not isinstance(monitor, Monitor | None):
+        raise TypeError(f"monitor must be a Monitor, not {type(monitor).__name__}")
+    if dialect is not None and dialect not in DIALECTS:
+        raise ValueError(f"dialect must be one of {', '.join(DIALECTS)}, not {dialect!r}")
+    if trace is not None and not callable(trace):
+        raise TypeError(f"trace must be callable, not {type(trace).__name__}")
+    if extra_root := next((word for word in words if word == "--root" or word.startswith("--root=")), None):
+        raise ValueError(f"extra_args: {extra_root!r} must be given as root=")

@@ -317,15 +317,7 @@ class Container(Generic[AnyIO_co]):
             if io is not None:
                 await stack.enter_async_context(io)
             call = StartCall(
-                EXEC,
-                self.id,
-                io=io,
-                preserve_fds=preserve_fds,
-                extra_args=extra_args,
-                options=rest,
-                detach=detached,
-                words=words,
-                files=files,
+                EXEC, self.id, None, io, preserve_fds, extra_args, rest, detach=detached, words=words, files=files
             )
             with ORPHANS.call():
                 launched = await stack.enter_async_context(launch(self._runner, call))

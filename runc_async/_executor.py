@@ -5,7 +5,6 @@ from __future__ import annotations
 import abc
 import errno
 import fcntl
-import logging
 import os
 import re
 import shutil
@@ -15,9 +14,10 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from ._errors import ExecutorError
 from ._linux.descriptors import number_of
+from ._linux.ownership import check_program
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
     from types import TracebackType
     from typing import Self
 
@@ -25,19 +25,12 @@ if TYPE_CHECKING:
 
 __all__ = ["Executable", "Executor", "FdExecutor", "PathExecutor", "SealedExecutor"]
 
-logger = logging.getLogger("runc_async")
-
 MFD_EXEC = 0x10
 CHUNK = 1 << 20
 
 # runc 1.1 takes a memfd for its own clone only with exactly these (newer ones allow F_SEAL_EXEC besides).
 SEALS = fcntl.F_SEAL_SEAL | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW | fcntl.F_SEAL_WRITE
 SEALED_MODE = 0o511
-
-OVERFLOW_ID = 65534
-"""The owner that a user namespace shows for files of users outside it."""
-_LOGGED: set[str] = set()
-"""Files and directories of which a warning was logged."""
 
 
 class Executable(NamedTuple):
@@ -106,7 +99,7 @@ class PathExecutor(Executor):
         if self._closed:
             raise ExecutorError(f"{self!r} is closed")
         path = os.path.abspath(_find(self.path))
-        _check_trust(path)
+        check_program(path)
         return Executable((os.path.basename(path),), path=path)
 
     @property
@@ -396,50 +389,11 @@ def _open(path: str | os.PathLike[str], flags: int, *, trusted: bool = False) ->
         raise ExecutorError(f"{found}: {exc.strerror}") from exc
     if not trusted:
         try:
-            _check_trust(os.path.abspath(found))
+            check_program(os.path.abspath(found))
         except BaseException:
             os.close(fd)
             raise
     return found, fd
-
-
-def _check_trust(path: str) -> None:
-    """As root, refuse a file that others may write, or that they may replace in a directory on the way to it.
-
-    What belongs to another user, or another group may write, is only logged: a checkout in a container often does.
-    """
-    if os.geteuid() != 0:
-        return
-    real = os.path.realpath(path)
-    for place in {path, real, *_parents(path), *_parents(real)}:
-        try:
-            status = os.stat(place)
-        except OSError:  # whatever executes it reports that it is missing
-            continue
-        if _is_shared(status):  # its entries are their owners' alone
-            continue
-        if status.st_mode & stat.S_IWOTH:
-            mode = f"{place} has mode {stat.S_IMODE(status.st_mode):04o}"
-            raise ExecutorError(f"{path}: others may write or replace it ({mode}), so root does not execute it")
-        if place not in _LOGGED and _is_writable_by_some(status):
-            _LOGGED.add(place)
-            logger.warning("%s: users other than root may write %s, and so replace what root executes", path, place)
-
-
-def _is_shared(status: os.stat_result) -> bool:
-    """Whether it is a directory such as ``/tmp``, where nobody can replace another user's files."""
-    return stat.S_ISDIR(status.st_mode) and bool(status.st_mode & stat.S_ISVTX) and status.st_uid in (0, OVERFLOW_ID)
-
-
-def _is_writable_by_some(status: os.stat_result) -> bool:
-    owned = status.st_uid not in (0, OVERFLOW_ID)
-    return owned or bool(status.st_mode & stat.S_IWGRP and status.st_gid not in (0, OVERFLOW_ID))
-
-
-def _parents(path: str) -> Iterator[str]:
-    while path != "/":
-        path = os.path.dirname(path)
-        yield path
 
 
 def _check_executable(status: os.stat_result, name: str) -> None:

@@ -1,12 +1,26 @@
-"""Whether a directory is this user's alone, so that what is in it can be trusted."""
+"""Whether other users can have made or changed what this process is about to trust: a directory, a program."""
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
+from typing import TYPE_CHECKING
 
-__all__ = ["check_private"]
+from .._errors import ExecutorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+__all__ = ["check_private", "check_program"]
+
+logger = logging.getLogger("runc_async")
+
+OVERFLOW_ID = 65534
+"""The owner that a user namespace shows for files of users outside it."""
+_logged: set[str] = set()
+"""Files and directories of which a warning was logged."""
 
 MAX_KNOWN = 256
 _known: dict[str, tuple[int, ...]] = {}
@@ -87,3 +101,45 @@ def _check_directory(path: str, status: os.stat_result, user: int, *, is_above: 
     if status.st_mode & OTHERS_MAY_WRITE and not (is_above and status.st_mode & stat.S_ISVTX):
         reason = "other users may write to a directory of state, or above it"
         raise PermissionError(errno.EPERM, f"{reason}: mode {stat.S_IMODE(status.st_mode):04o}", path)
+
+
+def check_program(path: str) -> None:
+    """As root, refuse a file that others may write, or that they may replace in a directory on the way to it.
+
+    What belongs to another user, or another group may write, is only logged: a checkout in a container often does.
+
+    :param path: an absolute path.
+    :raises ExecutorError: others may write or replace the file.
+    """
+    if os.geteuid() != 0:
+        return
+    real = os.path.realpath(path)
+    for place in {path, real, *_parents(path), *_parents(real)}:
+        try:
+            status = os.stat(place)
+        except OSError:  # whatever executes it reports that it is missing
+            continue
+        if _is_shared(status):  # its entries are their owners' alone
+            continue
+        if status.st_mode & stat.S_IWOTH:
+            mode = f"{place} has mode {stat.S_IMODE(status.st_mode):04o}"
+            raise ExecutorError(f"{path}: others may write or replace it ({mode}), so root does not execute it")
+        if place not in _logged and _is_writable_by_some(status):
+            _logged.add(place)
+            logger.warning("%s: users other than root may write %s, and so replace what root executes", path, place)
+
+
+def _is_shared(status: os.stat_result) -> bool:
+    """Whether it is a directory such as ``/tmp``, where nobody can replace another user's files."""
+    return stat.S_ISDIR(status.st_mode) and bool(status.st_mode & stat.S_ISVTX) and status.st_uid in (0, OVERFLOW_ID)
+
+
+def _is_writable_by_some(status: os.stat_result) -> bool:
+    owned = status.st_uid not in (0, OVERFLOW_ID)
+    return owned or bool(status.st_mode & stat.S_IWGRP and status.st_gid not in (0, OVERFLOW_ID))
+
+
+def _parents(path: str) -> Iterator[str]:
+    while path != "/":
+        path = os.path.dirname(path)
+        yield path

@@ -22,6 +22,7 @@ from ._files import ContainerFiles
 from ._io import OutputCollector, PipeIO, feed
 from ._lifecycle import undo
 from ._lifecycle.call import EXEC, StartCall
+from ._lifecycle.dialect import check_files
 from ._lifecycle.exec_cgroup import ExecCgroup
 from ._lifecycle.exec_process import build_exec, read_container_process
 from ._lifecycle.start import launch
@@ -190,10 +191,12 @@ class Container(Generic[AnyIO_co]):
 
         :param path: the directory in the container, absolute.
         :returns: its `ContainerFiles`, which work until they are closed, also when the container is gone.
+        :raises UnsupportedError: the runtime does not show the container's files to the host, as gVisor.
         :raises ContainerNotRunningError: it has ended.
         :raises ValueError: the path is not absolute, or contains ``..``.
         :raises OSError: there is no such directory, or it is behind a symbolic link.
         """
+        check_files(self._runner.dialect, self.id)
         ended = ContainerNotRunningError(("files", self.id), 1, f"container {self.id} has ended")
         if self._process is None or not procfs.is_alive(self.pid):
             raise ended

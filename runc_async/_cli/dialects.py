@@ -37,6 +37,8 @@ class Dialect:
         the pid file; it has then logged an error. None if there is no such case.
     :ivar state_files: the names in its root of the files that keep one container's state, with ``{id}``; the first one
         exists as long as the container. None if the state is in a directory named by the id.
+    :ivar shows_files: whether the host sees a container's files through its init, as `Container.files` needs.
+    :ivar ignored_mounts: the types of mounts that it leaves out without an error.
     :ivar executes_sealed: whether it starts containers when it was itself executed from memory.
     :ivar default_root: the directory of its state without ``--root``, for the variables of an environment and a user.
     """
@@ -50,6 +52,8 @@ class Dialect:
     finds_prefixes: bool = False
     failure_status: int | None = None
     state_files: Sequence[str] | None = None
+    shows_files: bool = True
+    ignored_mounts: frozenset[str] = frozenset()
     executes_sealed: bool = True
     default_root: Callable[[Mapping[str, str], int], str | None]
 
@@ -169,6 +173,8 @@ RUNSC = Dialect(
     finds_prefixes=True,
     failure_status=128,
     state_files=("{id}_sandbox:{id}.lock", "{id}_sandbox:{id}.state"),
+    shows_files=False,
+    ignored_mounts=frozenset({"overlay"}),
     executes_sealed=False,
     default_root=_runsc_root,
 )

@@ -12,6 +12,7 @@ from .._container_context import create
 from .._eventloop.shield import at_checkpoints_only
 from .._io import PipeIO
 from .._lifecycle.call import CREATE, StartCall
+from .._lifecycle.dialect import check_files
 from .job import is_host_path
 
 if TYPE_CHECKING:
@@ -83,6 +84,9 @@ async def prepare(
     :param id: the container's; None makes one.
     :param folder: where its bundle and its pid file are made, which the caller removes; None is a private directory.
     """
+    await runner.find_dialect()
+    if job.files or job.collect:
+        check_files(runner.dialect, id or job.name)
     async with contextlib.AsyncExitStack() as stack:
         spec = job.container_spec()
         options = {} if folder is None else {"pid_file": os.path.join(folder, "pid")}
@@ -94,6 +98,6 @@ async def prepare(
         call = StartCall(CREATE, id or f"{job.name}-{uuid.uuid4().hex[:16]}", bundle, io, options=options)
         container = await stack.enter_async_context(create(runner, call, io))
         prepared = Prepared(job, container, stack, has_stdin=with_stdin)
-        if job.work is not None or job.files or job.collect:
+        if runner.dialect.shows_files and (job.work is not None or job.files or job.collect):
             prepared.open_files()
         yield prepared

@@ -17,8 +17,14 @@ class _Linux(msgspec.Struct):
     cgroupsPath: str | None = None  # noqa: N815 (the specification's name)
 
 
+class _Mount(msgspec.Struct):
+    destination: str = ""
+    type: str = ""
+
+
 class _File(msgspec.Struct):
     process: msgspec.Raw = msgspec.Raw()
+    mounts: msgspec.Raw = msgspec.Raw()
     linux: _Linux | None = None
 
 
@@ -34,7 +40,7 @@ class Config:
         self.path = path
         self.is_missing = is_missing
         self._is_valid = False
-        self._process = b""
+        self._process = self._mounts = b""
         self.cgroups_path: str | None = None
         if content is not None:
             try:
@@ -43,12 +49,22 @@ class Config:
                 return
             self._is_valid = True
             self._process = bytes(file.process)  # not a view, which would keep the whole file
+            self._mounts = bytes(file.mounts)
             self.cgroups_path = file.linux.cgroupsPath if file.linux else None
 
     @property
     def process(self) -> dict[str, Any]:
         """The ``process`` object; empty if there is none."""
         return parse_json(dict[str, Any], self._process) if self._process else {}
+
+    @property
+    def mounts(self) -> list[tuple[str, str]]:
+        """The destination and the type of each mount; none if the runtime will refuse them."""
+        try:
+            mounts = msgspec.json.decode(self._mounts, type=list[_Mount]) if self._mounts else []
+        except msgspec.DecodeError:
+            return []
+        return [(mount.destination, mount.type) for mount in mounts]
 
     @property
     def names_no_program(self) -> bool:

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 
     from .._executor import Executor, Identity
     from .._process.capture import Outcome
+    from .config import Config
 
-__all__ = ["DialectFinder", "check_exact_id", "check_executor", "check_free_id"]
+__all__ = ["DialectFinder", "check_exact_id", "check_executor", "check_files", "check_free_id", "check_mounts"]
 
 logger = logging.getLogger("runc_async")
 
@@ -84,6 +85,29 @@ def check_executor(dialect: Dialect, executor: Executor, command: str) -> None:
     if not dialect.executes_sealed and is_sealed(executor):
         reason = f"{dialect.name} {command} does not work from a sealed copy: use PathExecutor or FdExecutor"
         raise UnsupportedError((dialect.name, command), 1, reason)
+
+
+def check_files(dialect: Dialect, id: str) -> None:
+    """Refuse to look for a container's files on the host, where the runtime keeps them to itself.
+
+    :raises UnsupportedError: the runtime has a file system of its own.
+    """
+    if not dialect.shows_files:
+        reason = f"{dialect.name} does not show a container's files to the host: use a bind mount"
+        raise UnsupportedError((dialect.name, "files", id), 1, reason)
+
+
+def check_mounts(dialect: Dialect, command: str, config: Config) -> None:
+    """Refuse a bundle with mounts that the runtime would leave out without an error.
+
+    :raises UnsupportedError: there is such a mount.
+    """
+    if not dialect.ignored_mounts:
+        return
+    for destination, kind in config.mounts:
+        if kind in dialect.ignored_mounts:
+            reason = f"{dialect.name} cannot mount {destination}: it has no {kind}"
+            raise UnsupportedError((dialect.name, command), 1, reason)
 
 
 def check_exact_id(dialect: Dialect, command: str, words: Sequence[str], root: str | None) -> None:

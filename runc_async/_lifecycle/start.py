@@ -27,7 +27,7 @@ from .._sockets import RuntimeSocket
 from . import remnants, undo, verdict
 from .call import Started
 from .config import read_config
-from .dialect import check_exact_id, check_executor, check_free_id
+from .dialect import check_exact_id, check_executor, check_free_id, check_mounts
 from .pid_file import PidFile
 from .runner import path_of
 from .sandbox import signal_inside
@@ -287,6 +287,7 @@ def _survey(
         state = runner.state_directory(call.id)
         name = os.fsdecode(call.options.get("config", "config.json"))
         config = read_config(resolve(os.fsdecode(call.bundle or "")), name)
+        check_mounts(runner.dialect, call.command.name, config)
         cgroups = runner.locate_cgroups(call.id, config.cgroups_path)
     criu_work_path = None
     if call.command.spared:

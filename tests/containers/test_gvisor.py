@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from runc_async import (
+    Bundle,
     BundleError,
     CommandError,
     ConsoleSocket,
@@ -22,11 +23,15 @@ from runc_async import (
     ContainerRunningError,
     FdExecutor,
     FileIO,
+    Job,
     PipeIO,
+    Pool,
     Runc,
     SealedExecutor,
     Subreaper,
     UnsupportedError,
+    Verdict,
+    default_spec,
 )
 from runc_async._linux import procfs
 
@@ -230,6 +235,72 @@ async def test_a_cancelled_process_and_its_children_are_killed_inside(runsc: Run
         await anyio.sleep(0.02)  # they are at different points of their start
         group.cancel_scope.cancel()
     assert await commands_in(runsc, sandbox.id) == IDLE
+
+
+# -- jobs --------------------------------------------------------------------------------------------------
+
+
+def shell_job(rootfs: Path, script: str, **options: Any) -> Job:
+    return Job(default_spec(["sh", "-c", script]), rootfs, **options)
+
+
+async def test_a_job_gives_its_output_and_status(runsc: Runc, rootfs: Path) -> None:
+    result = await runsc.execute(shell_job(rootfs, "echo out; cat; echo err >&2; exit 3", input=b"in"))
+    assert (result.verdict, result.status, result.stdout, result.stderr) == (Verdict.EXITED, 3, b"out\nin", b"err\n")
+    assert await runsc.list() == []
+
+
+async def test_a_job_is_ended_for_its_limits(runsc: Runc, rootfs: Path) -> None:
+    late = await runsc.execute(shell_job(rootfs, "sleep 1000 & sleep 1000", timeout=1))
+    assert (late.verdict, late.status) == (Verdict.TIMED_OUT, 137)
+    much = await runsc.execute(shell_job(rootfs, "yes", output_limit=1000))
+    assert (much.verdict, len(much.stdout)) == (Verdict.OUTPUT_LIMIT, 1000)
+    assert await runsc.list() == []
+
+
+async def test_a_job_has_a_directory_to_write_in(runsc: Runc, rootfs: Path) -> None:
+    result = await runsc.execute(shell_job(rootfs, "echo text > /tmp/file; cat /tmp/file", work="8M", work_path="/tmp"))
+    assert (result.status, result.stdout) == (0, b"text\n"), result.stderr
+
+
+@pytest.mark.parametrize("started", [False, True])
+async def test_a_pool_hands_out_sandboxes_and_leaves_none(runsc: Runc, rootfs: Path, started: bool) -> None:
+    async with Pool(runsc, Job(default_spec(["sh"]), rootfs), size=1, started=started) as pool:
+        await pool.fill()
+        assert (await pool.execute(input=b"echo $((6 * 7)); exit 2")).stdout == b"42\n"
+        await pool.fill()
+        async with pool.launch(input=b"echo first; sleep 1000") as running:
+            assert await running.stdout.receive() == b"first\n"
+            await running.stop()
+            assert (await running.result()).verdict is Verdict.STOPPED
+        assert (pool.hits, pool.misses) == (2, 0)
+    assert await runsc.list() == []
+
+
+async def test_files_and_overlays_are_refused_before_anything_is_started(
+    runsc_path: str, runsc: Runc, rootfs: Path, state_root: Path, tmp_path: Path
+) -> None:
+    started: list[Any] = []
+    known = Runc(runsc_path, root=state_root, extra_args=FLAGS, trace=started.append, dialect="runsc")
+    files = "runsc does not show a container's files to the host"
+    for job, says in (
+        (shell_job(rootfs, "true", work="8M", files={"a": b""}), files),
+        (shell_job(rootfs, "true", work="8M", collect=("a",)), files),
+        (shell_job(rootfs, "true", writable=True), "runsc cannot mount /.*: it has no overlay"),
+    ):
+        with pytest.raises(UnsupportedError, match=says):
+            await known.execute(job)
+    bundle = Bundle.create(tmp_path / "bundle", default_spec(["true"]), rootfs=rootfs, writable=True)
+    with pytest.raises(UnsupportedError, match="it has no overlay"):
+        await known.run("y", bundle)
+    assert started == []
+    with pytest.raises(UnsupportedError, match="it has no overlay"):  # the dialect is found then
+        await runsc.run("y", bundle)
+
+
+async def test_the_files_of_a_container_are_not_taken_for_those_of_its_sandbox(sandbox: Container) -> None:
+    with pytest.raises(UnsupportedError, match="runsc does not show a container's files"):
+        sandbox.files("/tmp")
 
 
 # -- what is left ------------------------------------------------------------------------------------------

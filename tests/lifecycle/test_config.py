@@ -24,6 +24,19 @@ def test_a_specification(tmp_path: Path) -> None:
     assert not config.names_no_program
 
 
+@pytest.mark.parametrize(
+    ("mounts", "found"),
+    [
+        ([{"destination": "/a", "type": "overlay"}, {"destination": "/b"}], [("/a", "overlay"), ("/b", "")]),
+        ([{"type": 5}], []),
+        (None, []),
+    ],
+)
+def test_the_mounts_of_a_specification(tmp_path: Path, mounts: object, found: list[tuple[str, str]]) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"mounts": mounts}))
+    assert read_config(str(tmp_path)).mounts == found
+
+
 @pytest.mark.parametrize("text", ["{}", '{"process": {}}', '{"process": {"args": []}}', '{"linux": null}'])
 def test_one_without_a_program(tmp_path: Path, text: str) -> None:
     (tmp_path / "config.json").write_text(text)

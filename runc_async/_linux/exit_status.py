@@ -13,7 +13,7 @@ import select
 
 import anyio
 
-from . import procfs
+from . import fd_reserve, procfs
 from .libc import sigchld_is_ignored
 from .pidfd import pid_of, reap_ended
 
@@ -58,10 +58,17 @@ def exit_status(pidfd: int) -> int | None:
     """
     status = reap_ended(pidfd)
     if status is None:
-        status = _shown_status(pidfd)
-    if status is None:
         status = _kept_status(pidfd)
-    return status
+    if status is None:
+        try:
+            status = _shown_status(pidfd)
+        except OSError as exc:
+            if exc.errno not in fd_reserve.EXHAUSTED:
+                raise
+            with fd_reserve.given_up():
+                status = _shown_status(pidfd)
+    # Between the two its parent may have reaped it.
+    return _kept_status(pidfd) if status is None else status
 
 
 def _shown_status(pidfd: int) -> int | None:

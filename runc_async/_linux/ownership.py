@@ -44,7 +44,7 @@ def check_private(path: str) -> None:
     path = os.path.abspath(path)
     try:
         status = os.lstat(path)
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, PermissionError):
         _check(path)
         return
     identity = (status.st_dev, status.st_ino, status.st_mode, status.st_uid, os.geteuid())
@@ -74,7 +74,7 @@ def _check_upwards(path: str) -> str | None:
     while True:
         try:
             status = os.lstat(folder)
-        except (FileNotFoundError, NotADirectoryError):
+        except (FileNotFoundError, NotADirectoryError, PermissionError):
             pass
         else:
             if stat.S_ISLNK(status.st_mode):

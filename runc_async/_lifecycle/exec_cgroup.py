@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
 from typing import TYPE_CHECKING
 
 import anyio
@@ -54,7 +53,7 @@ class ExecCgroup:
         """
         if runtime not in RUNTIMES:
             return None
-        name = f"exec-{secrets.token_hex(8)}"
+        name = f"exec-{os.urandom(8).hex()}"
         made: dict[str, tuple[int, int]] = {}
         try:
             above = _choose(init, runtime)

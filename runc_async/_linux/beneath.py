@@ -10,7 +10,6 @@ import contextlib
 import errno
 import itertools
 import os
-import secrets
 import stat
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
@@ -174,7 +173,7 @@ def create_file(directory: int, name: str, fill: Callable[[int], object]) -> Non
     :param directory: a descriptor of the directory.
     :param fill: called with a descriptor that can be written.
     """
-    temporary = f".{secrets.token_hex(8)}"
+    temporary = f".{os.urandom(8).hex()}"
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = create(directory, partial(os.open, temporary, flags, 0o600, dir_fd=directory))
     try:

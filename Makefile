@@ -43,6 +43,7 @@ test-programs: setup
 	@$(SETUP) programs $(TEST_PROGRAMS)
 	@$(SETUP) page $(VENV) || true
 	@$(SETUP) browser
+	@$(SETUP) gvisor
 
 test-vm: ## what depends on the machine, in a virtual one: Debian sid, systemd, cgroup v2, AppArmor (root; half an hour)
 	@tests/vm/vm run tests/vm/tests $(PYTEST)

@@ -80,6 +80,8 @@ def there(need: str | None, runtime: str) -> bool:
     if need == "pidfd":
         said = subprocess.run([runtime, "create", "--help"], capture_output=True, text=True).stdout
         return "--pidfd-socket" in said
+    if need == "runsc":
+        return shutil.which("runsc") is not None and os.geteuid() == 0
     assert need is None, f"nothing is known of {need}"
     return True
 
@@ -124,7 +126,11 @@ def test_the_blocks_of_a_page(
     for block in blocks(page):
         if not there(block.need, str(runtime_path)):
             continue
-        code = block.code.replace("/srv/rootfs", str(rootfs)).replace("timeout=10)", f"timeout={60 * SLOWNESS})")
+        code = (
+            block.code.replace("/srv/rootfs", str(rootfs))
+            .replace("/run/gvisor", str(state_root))
+            .replace("timeout=10)", f"timeout={60 * SLOWNESS})")
+        )
         for name, id in ids.items():
             code = code.replace(f'"{name}"', f'"{id}"')
         with warnings.catch_warnings():

@@ -342,6 +342,22 @@ async def test_a_supervisor_knows_statuses_and_has_no_zombies(
                 await anyio.sleep(0.01)
 
 
+async def test_a_cancelled_job_of_a_supervisor_leaves_no_sandbox_and_no_zombie(
+    runsc_path: str, state_root: Path, rootfs: Path
+) -> None:
+    async with Subreaper() as monitor:
+        runsc = Runc(runsc_path, root=state_root, extra_args=FLAGS, env=ENV, monitor=monitor)
+        assert (await runsc.execute(shell_job(rootfs, "exit 3"))).status == 3
+        for delay in (0.1, 0.5):
+            with anyio.move_on_after(delay) as scope:
+                await runsc.execute(shell_job(rootfs, "sleep 1000 & sleep 1000"))
+            assert scope.cancelled_caught
+        assert await runsc.list() == []
+        with anyio.fail_after(30):
+            while procfs.children(os.getpid()):
+                await anyio.sleep(0.01)
+
+
 def test_a_supervisor_as_pid_1_has_no_zombies(runsc_path: str, state_root: Path, make_bundle: MakeBundle) -> None:
     program = """
         import os, sys

@@ -9,7 +9,7 @@ import signal as signals
 import time
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, cast, overload
+from typing import TYPE_CHECKING, Any, overload
 
 import anyio
 
@@ -26,7 +26,7 @@ from ._cli.options import (
     UpdateOptions,
     pick,
 )
-from ._cli.validation import encode_document, naming
+from ._cli.validation import check_type, encode_document, naming
 from ._errors import CommandError, DecodeError
 from ._executor import Executor, PathExecutor
 from ._lifecycle.call import CREATE, EXEC, RESTORE, RUN, StartCall
@@ -506,8 +506,7 @@ class Runc:
         options = pick(UpdateOptions, locals())
         if resources is None and not options:
             raise ValueError("update: nothing to change: neither resources nor a single value is given")
-        if not isinstance(cast("object", resources), Mapping | None):
-            raise TypeError(f"resources must be an OCI linux.resources object, not {type(resources).__name__}")
+        check_type("resources", resources, Mapping, None, wanted="an OCI linux.resources object")
         files = {} if resources is None else {"resources": encode_document(resources)}
         await self._runner.run("update", options, [id], extra_args, files=files)
 

@@ -279,8 +279,7 @@ def _user(user: str | int | None, additional_gids: Sequence[int], rootless: bool
 
 
 def _id(value: int, what: str) -> int:
-    if isinstance(value, bool) or not isinstance(cast("object", value), int):
-        raise TypeError(f"{what} must be numbers, not {type(value).__name__}")
+    check_type(what, value, int, wanted="numbers")
     if not 0 <= value <= MOST_ID:
         raise ValueError(f"{what}: {value} is not a possible id")
     return value

@@ -204,8 +204,7 @@ def _parse_mount(mount: Mount | str) -> Mount:
             source = _existing(source)
         options = ["rbind", PRIVATE, "nosuid", "nodev", *ACCESS[access]]
         mount = {"destination": destination, "type": "none", "source": source, "options": options}
-    elif not isinstance(cast("object", mount), dict):
-        raise TypeError(f"mounts must be OCI mount objects or str, not {type(mount).__name__}")
+    check_type("mounts", mount, dict, wanted="OCI mount objects or str")
     parse_destination(mount.get("destination", ""))
     return copy.deepcopy(mount)
 

@@ -16,6 +16,8 @@ import platform
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, NamedTuple, cast
 
+from .._cli.validation import check_type
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
@@ -256,8 +258,7 @@ def seccomp_profile(
             return None
         strict = choice == "strict"
         return _profile(strict, frozenset(capabilities), only_loopback, machine or platform.machine())
-    if not isinstance(cast("object", choice), Mapping):
-        raise TypeError(f"seccomp must be a str, a bool or a profile, not {type(choice).__name__}")
+    check_type("seccomp", choice, Mapping, wanted="a str, a bool or a profile")
     if "defaultAction" not in choice:
         raise ValueError("seccomp: a profile must have a defaultAction (config-linux.md)")
     return cast("LinuxSeccomp", copy.deepcopy(dict(choice)))

@@ -8,13 +8,13 @@ import re
 from dataclasses import KW_ONLY, dataclass, field
 from datetime import datetime  # noqa: TC003 (msgspec reads it)
 from enum import StrEnum
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from .._bundle.mounts import add_inode_limit
 from .._cli.options import StrPath  # noqa: TC001 (read by documentation tools)
-from .._cli.validation import byte_size, naming
+from .._cli.validation import byte_size, check_type, naming
 from .._linux.beneath import parse_name
 from .._usage import Usage  # noqa: TC001 (msgspec reads it)
 
@@ -74,8 +74,7 @@ class Job:
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
             raise ValueError(f"name must be letters, digits, dots, dashes and underscores, not {self.name!r}")
-        if not isinstance(cast("object", self.input), bytes | None):
-            raise TypeError(f"input must be bytes, not {type(self.input).__name__}")
+        check_type("input", self.input, bytes, None, wanted="bytes")
         if isinstance(self.collect, str | bytes):
             raise TypeError("collect must be a sequence of names, not one string")
         for what in ("timeout", "cpu_time"):

@@ -9,10 +9,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from .._cli.command_line import command_line
-from .._cli.validation import encode_document
+from .._cli.validation import check_type, encode_document
 from . import remnants
 from .config import read_config
 
@@ -71,9 +71,7 @@ def build_exec(
     if isinstance(process, Mapping):
         inherited = {key: own[key] for key in (*INHERITED, *ALSO_INHERITED) if key in own}
         return (), {"process": encode_document({**inherited, **process})}, options
-    if not isinstance(cast("object", process), Iterable):
-        wanted = "a sequence of arguments or an OCI process object"
-        raise TypeError(f"process must be {wanted}, not {type(process).__name__}")
+    check_type("process", process, Iterable, wanted="a sequence of arguments or an OCI process object")
     if not own or not process:
         return process, {}, options
     for word in extra_args:

@@ -6,14 +6,14 @@ import contextlib
 import os
 import signal
 import time
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import anyio
 
 from .._cli.command_line import command_line
 from .._cli.dialects import RUNC
 from .._cli.flags import path_argument
-from .._cli.validation import naming
+from .._cli.validation import check_type, naming
 from .._errors import RuncError
 from .._eventloop.shield import at_checkpoints_only, shielded
 from .._io import IO, NullIO
@@ -172,8 +172,7 @@ async def launch(runner: Runner, call: StartCall) -> AsyncGenerator[Launched]:
     If the context is left before the command has ended, what the command has started is undone.
     """
     io = NullIO() if call.io is None else call.io
-    if not isinstance(cast("object", io), IO):
-        raise TypeError(f"io must be an IO, not {type(io).__name__}")
+    check_type("io", io, IO, wanted="an IO")
     runner.monitor.runtime_starts()
     with _connect_sockets(call), contextlib.ExitStack() as stack:
         stack.callback(io.started)

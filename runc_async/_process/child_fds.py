@@ -15,8 +15,9 @@ import errno
 import fcntl
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
+from .._cli.validation import check_type
 from .._linux.descriptors import number_of
 from .._spawn import ChildMap, keeps_numbers
 
@@ -44,8 +45,7 @@ class Leases:
     """
 
     def __init__(self, preserve_fds: Sequence[Descriptor] = ()) -> None:
-        if not isinstance(cast("object", preserve_fds), Sequence):
-            raise TypeError(f"preserve_fds must be a sequence of descriptors, not {type(preserve_fds).__name__}")
+        check_type("preserve_fds", preserve_fds, Sequence, wanted="a sequence of descriptors")
         self._chosen = bool(preserve_fds) or not keeps_numbers()
         self._first_kept = FIRST + len(preserve_fds)
         self._base = self._first_kept + MOST_KEPT

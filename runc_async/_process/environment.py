@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from contextvars import ContextVar
 from typing import TYPE_CHECKING, cast
 
+from .._cli.validation import check_type
+
 if TYPE_CHECKING:
     from collections.abc import Generator
 
@@ -27,8 +29,7 @@ def check_variables(variables: Mapping[str, str]) -> dict[str, str]:
     :raises TypeError: they are not a mapping, or a name or value is not a str.
     :raises ValueError: a name or value that no environment can hold.
     """
-    if not isinstance(cast("object", variables), Mapping):
-        raise TypeError(f"env must be a mapping of names to values, not {type(variables).__name__}")
+    check_type("env", variables, Mapping, wanted="a mapping of names to values")
     for name, value in cast("Mapping[object, object]", variables).items():
         if not isinstance(name, str) or not isinstance(value, str):
             raise TypeError(f"env: names and values must be str: {name!r}")

@@ -428,9 +428,10 @@ class Runc:
 
         call = make_call()
         check_arguments(call)
-        if await self._runner.find_dialect():  # where the container's own process is read from depends on it
-            call = make_call()
-        return await start(self._runner, call, task_status=task_status)
+        with self._runner.keep() as runner:
+            if await runner.find_dialect():  # where the container's own process is read from depends on it
+                call = make_call()
+            return await start(runner, call, task_status=task_status)
 
     async def kill(
         self,

@@ -94,7 +94,7 @@ class Runner:
         :raises CommandError: the runtime failed.
         :raises DecodeError: it printed more than is captured.
         """
-        with self.open_descriptors() as (leases, log):
+        with self.keep() as runner, self.open_descriptors() as (leases, log):
             given = {
                 **options,
                 **{name: path_of(leases, name, content) for name, content in files.items()},
@@ -107,7 +107,7 @@ class Runner:
             line = build()
             # Only now: wrong arguments are refused before anything is started. Of the other commands each runtime
             # refuses by itself what it cannot do, and it does no harm.
-            if command in DESTRUCTIVE and await self.find_dialect():
+            if command in DESTRUCTIVE and await runner.find_dialect():
                 line = build()
             try:
                 check_exact_id(self.dialect, command, positional, self.find_root())
@@ -115,9 +115,8 @@ class Runner:
                 if options.get("force"):
                     return Outcome(error.argv, 0)
                 raise
-            outcome = await capture.run(
-                self.settings, self.build_arguments(leases, log, line), self.build_environment(), leases, log, on_cancel
-            )
+            arguments = self.build_arguments(leases, log, line)
+            outcome = await capture.run(runner.settings, arguments, self.build_environment(), leases, log, on_cancel)
         if command == "delete" and outcome.log:
             await shielded(sweep_cgroups, outcome.log, self.settings.cleanup_timeout)
         if outcome.overflowed:
@@ -258,6 +257,18 @@ class Runner:
     def with_monitor(self, monitor: Monitor) -> Runner:
         """Give a runner of the same client with another monitor."""
         return replace(self, monitor=monitor)
+
+    @contextlib.contextmanager
+    def keep(self) -> Generator[Runner]:
+        """Give the runner of one call: the executor may be closed while the call asks for the runtime's version."""
+        if self.finder.found is not None:
+            yield self
+            return
+        pinned = self.pin()
+        try:
+            yield pinned
+        finally:
+            pinned.release()
 
     def release(self) -> None:
         """Give back what `pin` keeps."""

@@ -177,6 +177,7 @@ async def launch(runner: Runner, call: StartCall) -> AsyncGenerator[Launched]:
     with _connect_sockets(call), contextlib.ExitStack() as stack:
         stack.callback(io.started)
         fd_reserve.fill()
+        runner = stack.enter_context(runner.keep())
         folder = stack.enter_context(private_directory(in_memory=True))
         leases, log = stack.enter_context(runner.open_descriptors(call.preserve_fds))
         pid_file = _open_pid_file(runner, call, folder)

@@ -27,7 +27,7 @@ from ._lifecycle.exec_cgroup import ExecCgroup
 from ._lifecycle.exec_process import build_exec, read_container_process
 from ._lifecycle.start import launch
 from ._linux import procfs
-from ._linux.fd_reserve import given_up, with_room
+from ._linux.fd_reserve import give_up, with_room
 from ._linux.orphans import ORPHANS
 from ._models import CompletedProcess, Exit
 from ._usage import UsageReader
@@ -363,7 +363,7 @@ class Container(Generic[AnyIO_co]):
         return await launched.wait()
 
     def _oom_killed(self) -> bool | None:
-        for room in (contextlib.nullcontext, given_up):
+        for room in (contextlib.nullcontext, give_up):
             with room(), contextlib.suppress(OSError):  # out of descriptors
                 return self._usage.oom_killed()
         return None

@@ -41,7 +41,7 @@ def remove_tree(path: Path) -> None:
     try:
         errors = _remove(path)
         if errors and any(error.errno in fd_reserve.EXHAUSTED for error in errors):
-            with fd_reserve.given_up():
+            with fd_reserve.give_up():
                 errors = _remove(path)
     except FileNotFoundError:
         return

@@ -10,7 +10,7 @@ import math
 import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
 __all__ = ["DIALECTS", "RUNC", "Dialect", "find_dialect"]
@@ -45,7 +45,7 @@ class Dialect:
 
     name: str
     flags: Mapping[str, frozenset[str]] | None = None
-    renders: Mapping[str, Render] = MappingProxyType({})
+    renders: Mapping[str, Render] = field(default_factory=dict[str, Render])
     least_signal: int = 0
     greatest_signal: int = 64
     has_host_pids: bool = True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import shutil
 import time
@@ -195,26 +194,21 @@ class Trials:
         return Line(name, "warning", found, "where you need it: enable these controllers, or a newer kernel")
 
     async def _try_criu(self) -> Line:
-        """Checkpoint a container and restore it."""
+        """Checkpoint a container. It is not restored: crun moves this process to another cgroup meanwhile."""
         name = "CRIU"
         if os.geteuid() != 0:
             return Line(name, "warning", "not tried: it needs root", "where you need it: run this as root")
         runc = self._client(PathExecutor(self._path))
         id, bundle = self._bundle("sleep", "1000")
-        image = self._folder / "image"
         try:
             with anyio.fail_after(PATIENCE):
                 async with runc.container(id, bundle) as container:
                     await container.start()
-                    await runc.checkpoint(id, image_path=image, work_path=self._folder)
-                await runc.restore(id, bundle, image_path=image, work_path=self._folder, detach=True)
+                    await runc.checkpoint(id, image_path=self._folder / "image", work_path=self._folder)
         except (RuncError, OSError) as exc:
             advice = "where you need checkpoints: a runtime built with CRIU, and a CRIU for this kernel (criu check)"
             return Line(name, "warning", describe(exc), advice)
-        finally:
-            with contextlib.suppress(RuncError, OSError), anyio.move_on_after(PATIENCE, shield=True):
-                await runc.delete(id, force=True)
-        return Line(name, "good", "a container was checkpointed and restored")
+        return Line(name, "good", "a container was checkpointed")
 
 
 def _find_values(pid: int, files: Mapping[str, str]) -> str:

@@ -54,18 +54,18 @@ async def stream_events(
         if state.pid > 0:
             with contextlib.suppress(ProcessLookupError):
                 init = stack.enter_context(Pidfd.open(state.pid))
-        leases, log = stack.enter_context(runner.open_descriptors())
+        fds, log = stack.enter_context(runner.open_descriptors())
         read_end, write_end = os.pipe()
-        stdout = leases.adopt(write_end)
+        stdout = fds.adopt(write_end)
         async with FdReceiveStream(read_end) as stream:
-            null = leases.adopt(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-            stderr = leases.adopt(memory_file("stderr", limit=capture.STDERR_LIMIT))
-            leases.stdio(null, stdout, stderr)
-            arguments = runner.build_arguments(leases, log, line)
-            process = Process(runner.settings, leases, arguments, runner.build_environment(), log)
+            null = fds.adopt(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+            stderr = fds.adopt(memory_file("stderr", limit=capture.STDERR_LIMIT))
+            fds.stdio(null, stdout, stderr)
+            arguments = runner.build_arguments(fds, log, line)
+            process = Process(runner.settings, fds, arguments, runner.build_environment(), log)
             try:
                 await process.start()
-                leases.close(log, stderr)
+                fds.close(log, stderr)
                 # runc goes on until the cgroup is gone; the events end with the container's init.
                 with _Deadline(init) as deadline:
                     events = _Events(runner, process, stream, stderr, log, deadline)

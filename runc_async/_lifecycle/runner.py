@@ -20,7 +20,7 @@ from .._linux.ownership import check_private
 from .._models import ContainerState, Event, Stats, decode, parse_version
 from .._process import capture
 from .._process.capture import Outcome
-from .._process.child_fds import Leases
+from .._process.child_fds import ChildFds
 from .._process.environment import environment
 from .._process.memfile import memory_file, read_log
 from .dialect import DialectFinder, check_exact_id
@@ -94,11 +94,11 @@ class Runner:
         :raises CommandError: the runtime failed.
         :raises DecodeError: it printed more than is captured.
         """
-        with self.keep() as runner, self.open_descriptors() as (leases, log):
+        with self.keep() as runner, self.open_descriptors() as (fds, log):
             given = {
                 **options,
-                **{name: path_of(leases, name, content) for name, content in files.items()},
-                **{name: leases.keep(leases.lease(what, name)) for name, what in descriptors.items()},
+                **{name: path_of(fds, name, content) for name, content in files.items()},
+                **{name: fds.keep(fds.duplicate(what, name)) for name, what in descriptors.items()},
             }
 
             def build() -> list[str]:
@@ -115,8 +115,8 @@ class Runner:
                 if options.get("force"):
                     return Outcome(error.argv, 0)
                 raise
-            arguments = self.build_arguments(leases, log, line)
-            outcome = await capture.run(runner.settings, arguments, self.build_environment(), leases, log, on_cancel)
+            arguments = self.build_arguments(fds, log, line)
+            outcome = await capture.run(runner.settings, arguments, self.build_environment(), fds, log, on_cancel)
         if command == "delete" and outcome.log:
             await shielded(sweep_cgroups, outcome.log, self.settings.cleanup_timeout)
         if outcome.overflowed:
@@ -128,20 +128,20 @@ class Runner:
 
     async def ask(self, global_options: Sequence[str], line: Sequence[str]) -> Outcome:
         """Run a command line as it is, and give what came of it, whatever that is."""
-        with self.open_descriptors() as (leases, log):
-            arguments = [*global_options, "--log", leases.path(log), *line]
-            return await capture.run(self.settings, arguments, self.build_environment(), leases, log)
+        with self.open_descriptors() as (fds, log):
+            arguments = [*global_options, "--log", fds.path(log), *line]
+            return await capture.run(self.settings, arguments, self.build_environment(), fds, log)
 
     def build_environment(self) -> dict[str, str] | None:
         """Build the environment of a call that is made now; None is this process's own."""
         return environment(self.client, self.env)
 
-    def build_arguments(self, leases: Leases, log: int, line: Sequence[str]) -> list[str]:
+    def build_arguments(self, fds: ChildFds, log: int, line: Sequence[str]) -> list[str]:
         """Build the arguments of a runtime process that logs to a descriptor of the call."""
-        return [*self.global_options, "--log", leases.path(log), *line]
+        return [*self.global_options, "--log", fds.path(log), *line]
 
     @contextlib.contextmanager
-    def open_descriptors(self, preserve_fds: Sequence[Descriptor] = ()) -> Generator[tuple[Leases, int]]:
+    def open_descriptors(self, preserve_fds: Sequence[Descriptor] = ()) -> Generator[tuple[ChildFds, int]]:
         """Open the descriptors of one call, and its log, which goes on to the user's file when the call ends.
 
         :raises PermissionError: another user may have prepared the directory of state.
@@ -153,11 +153,11 @@ class Runner:
             if self.log is not None:
                 users_log = os.open(self.log, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600)
                 stack.callback(os.close, users_log)
-            leases = stack.enter_context(Leases(preserve_fds))
-            log = leases.adopt(memory_file("log"))
-            leases.keep(log)
+            fds = stack.enter_context(ChildFds(preserve_fds))
+            log = fds.adopt(memory_file("log"))
+            fds.keep(log)
             try:
-                yield leases, log
+                yield fds, log
             finally:
                 if users_log is not None:
                     os.write(users_log, read_log(log))
@@ -184,9 +184,9 @@ class Runner:
         """Run ``--version``."""
         # crun makes its root even then. Another global flag may be the one that is unknown.
         root = [] if self.root is None else [f"--root={self.root}"]
-        with self.open_descriptors() as (leases, log):
+        with self.open_descriptors() as (fds, log):
             arguments = [*root, *extra_args, "--version"]
-            outcome = await capture.run(self.settings, arguments, self.build_environment(), leases, log)
+            outcome = await capture.run(self.settings, arguments, self.build_environment(), fds, log)
         if outcome.status:
             raise await self.make_error(outcome)
         return outcome
@@ -275,9 +275,9 @@ class Runner:
         self.settings.executor.close()
 
 
-def path_of(leases: Leases, name: str, content: bytes) -> str:
+def path_of(fds: ChildFds, name: str, content: bytes) -> str:
     """Give a path under which the runtime process can read some bytes."""
-    return f"/proc/self/fd/{leases.keep(leases.adopt(memory_file(name, content=content)))}"
+    return f"/proc/self/fd/{fds.keep(fds.adopt(memory_file(name, content=content)))}"
 
 
 def decode_output(shape: type[T], outcome: Outcome) -> T:

@@ -179,26 +179,26 @@ async def launch(runner: Runner, call: StartCall) -> AsyncGenerator[Launched]:
         fd_reserve.fill()
         runner = stack.enter_context(runner.keep())
         folder = stack.enter_context(private_directory(in_memory=True))
-        leases, log = stack.enter_context(runner.open_descriptors(call.preserve_fds))
+        fds, log = stack.enter_context(runner.open_descriptors(call.preserve_fds))
         pid_file = _open_pid_file(runner, call, folder)
         stack.callback(pid_file.close)
         inner = PidFile(folder, name="inner-pid")
-        paths = {name: path_of(leases, name, content) for name, content in call.files.items()}
+        paths = {name: path_of(fds, name, content) for name, content in call.files.items()}
         line, flags = _build_line(call, paths, pid_file.path, inner.path, runner.dialect)
         ends = await io.open()
-        null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-        leases.stdio(*(null if end is None else leases.lease(end) for end in ends))
+        null = fds.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+        fds.stdio(*(null if end is None else fds.duplicate(end) for end in ends))
         if await runner.find_dialect():  # only now: wrong arguments are refused before anything is started
             line, flags = _build_line(call, paths, pid_file.path, inner.path, runner.dialect)
         _check_id(runner, call)
         has_inner = not call.command.makes_container and not runner.dialect.has_host_pids
         started = _survey(runner, call, flags, pid_file, inner if has_inner else None)
-        arguments = runner.build_arguments(leases, log, line)
-        process = Process(runner.settings, leases, arguments, runner.build_environment(), log)
+        arguments = runner.build_arguments(fds, log, line)
+        process = Process(runner.settings, fds, arguments, runner.build_environment(), log)
         launched = Launched(runner, started, process, log)
         try:
             await process.start()
-            leases.close(log)
+            fds.close(log)
             io.started()
             with contextlib.nullcontext() if call.detached else pid_file.publish_early():
                 yield launched

@@ -65,7 +65,7 @@ def exit_status(pidfd: int) -> int | None:
         except OSError as exc:
             if exc.errno not in fd_reserve.EXHAUSTED:
                 raise
-            with fd_reserve.given_up():
+            with fd_reserve.give_up():
                 status = _shown_status(pidfd)
     # Between the two its parent may have reaped it.
     return _kept_status(pidfd) if status is None else status

@@ -1,4 +1,4 @@
-"""Descriptors kept in reserve, so that what was started can be taken down when a process has none left.
+"""Descriptors in reserve, so that a container can be taken down when this process has no other descriptor left.
 
 Processes cannot be kept in reserve. Where none can be started, clean-up waits until one can, as long as it may.
 """
@@ -18,14 +18,14 @@ from .._errors import CommandError
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Generator
 
-__all__ = ["fill", "given_up", "with_room"]
+__all__ = ["fill", "give_up", "with_room"]
 
 T = TypeVar("T")
 
 SIZE = 16
-"""What one call of the runtime needs at most, and what is read beside it."""
+"""What taking a container down has open at a time, and some more: see docs/cancellation.md."""
 AGAIN = 0.05
-"""Seconds until the next try, where somebody else has taken what was given up, or no process is free."""
+"""Seconds until the next try, if another task has taken the reserve meanwhile, or no process can be started."""
 EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN})
 NO_PROCESS = re.compile("resource temporarily unavailable|failed to create new OS thread|pthread_create", re.IGNORECASE)
 """How a runtime says that it could start no thread or process of its own."""
@@ -34,7 +34,7 @@ held: list[int] = []
 
 
 def fill() -> None:
-    """Have the reserve; once for the whole process, and for all its event loops.
+    """Open the reserve. There is one for the whole process and all its event loops.
 
     :raises OSError: there are not enough descriptors; then nothing should be started.
     """
@@ -43,12 +43,12 @@ def fill() -> None:
 
 
 async def with_room(call: Callable[..., Awaitable[T]], /, *args: Any) -> T:
-    """Await a call that cleans up, with the reserve given up for it if there is no descriptor left otherwise.
+    """Await a call that cleans up, which may use the reserve if no other descriptor is left.
 
     The call may be begun several times, also where no process could be started. The caller limits how long it waits.
     """
     while True:
-        for room in (contextlib.nullcontext, given_up):
+        for room in (contextlib.nullcontext, give_up):
             with room():
                 try:
                     return await call(*args)
@@ -64,8 +64,8 @@ def _may_pass(exc: OSError | CommandError) -> bool:
 
 
 @contextlib.contextmanager
-def given_up() -> Generator[None]:
-    """Let go the reserve for what is done inside, which must be clean-up."""
+def give_up() -> Generator[None]:
+    """Close the reserve for what is done inside, which must be clean-up."""
     while held:
         with contextlib.suppress(IndexError):  # another thread was faster
             os.close(held.pop())

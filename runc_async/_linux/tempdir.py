@@ -47,7 +47,7 @@ def private_directory(*, in_memory: bool = False) -> Generator[str]:
 def _remove_tree(path: str) -> None:
     shutil.rmtree(path, ignore_errors=True)
     if os.path.exists(path):  # it could not be read for lack of a descriptor
-        with fd_reserve.given_up():
+        with fd_reserve.give_up():
             shutil.rmtree(path, ignore_errors=True)
 
 

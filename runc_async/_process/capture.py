@@ -16,7 +16,7 @@ from .process import Process, Settings
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from .child_fds import Leases
+    from .child_fds import ChildFds
 
 __all__ = ["OnCancel", "Outcome", "run"]
 
@@ -43,7 +43,7 @@ async def run(
     settings: Settings,
     arguments: Sequence[str],
     env: Mapping[str, str] | None,
-    leases: Leases,
+    fds: ChildFds,
     log: int,
     on_cancel: OnCancel = "kill",
 ) -> Outcome:
@@ -51,18 +51,18 @@ async def run(
 
     A cancellation first ends the runtime process as `on_cancel` says, and then goes on.
 
-    :param leases: the descriptors of the call.
+    :param fds: the descriptors of the call.
     :param log: the descriptor among them that the runtime logs to.
     """
-    stdin = leases.adopt(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
-    stdout = leases.adopt(memory_file("stdout", limit=STDOUT_LIMIT))
-    stderr = leases.adopt(memory_file("stderr", limit=STDERR_LIMIT))
-    leases.stdio(stdin, stdout, stderr)
-    process = Process(settings, leases, arguments, env, log)
+    stdin = fds.adopt(os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC))
+    stdout = fds.adopt(memory_file("stdout", limit=STDOUT_LIMIT))
+    stderr = fds.adopt(memory_file("stderr", limit=STDERR_LIMIT))
+    fds.stdio(stdin, stdout, stderr)
+    process = Process(settings, fds, arguments, env, log)
     try:
         async with turns() as turn:
             await process.start()
-            leases.close(stdout, stderr, log)
+            fds.close(stdout, stderr, log)
             if turn.value == 0:  # A process that hangs must not hold up the other calls: the last turn is limited.
                 with anyio.move_on_after(LONGEST_TURN):
                     await process.wait()

@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 
     from .._linux.descriptors import Descriptor
 
-__all__ = ["Leases"]
+__all__ = ["ChildFds"]
 
 FIRST = 3
 MOST_KEPT = 8
 """More than one call lets the child have besides ``preserve_fds``: log, files, a descriptor, the executable."""
 
 
-class Leases:
+class ChildFds:
     """Duplicates for as long as one call needs them; closed together, once.
 
     What the caller or another task does with the originals meanwhile cannot change what the child gets.
@@ -55,13 +55,13 @@ class Leases:
         self._targets: tuple[int, ...] = ()
         try:
             self._targets = tuple(
-                self.lease(entry, f"preserve_fds[{index}]") for index, entry in enumerate(preserve_fds)
+                self.duplicate(entry, f"preserve_fds[{index}]") for index, entry in enumerate(preserve_fds)
             )
         except BaseException:
             self.close()
             raise
 
-    def lease(self, descriptor: Descriptor, what: str = "a descriptor") -> int:
+    def duplicate(self, descriptor: Descriptor, what: str = "a descriptor") -> int:
         """Duplicate a descriptor; the duplicate's number."""
         return self._own(_duplicate(number_of(descriptor, what), self._base, what))
 

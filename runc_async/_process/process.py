@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from .._executor import Executor
-    from .child_fds import Leases
+    from .child_fds import ChildFds
 
 __all__ = ["Process", "Settings"]
 
@@ -51,7 +51,7 @@ class Process:
     """One runtime process. Every process that was started is reaped, by `wait` or by a function of `cancel`."""
 
     settings: Settings
-    leases: Leases
+    fds: ChildFds
     arguments: Sequence[str]
     env: Mapping[str, str] | None
     log: int
@@ -83,7 +83,7 @@ class Process:
         """
         executable = self.settings.executor.executable()
         if executable.fd is not None:
-            path = f"/proc/self/fd/{self.leases.executable(executable.fd)}"
+            path = f"/proc/self/fd/{self.fds.executable(executable.fd)}"
         elif executable.path is not None:
             path = executable.path
         else:
@@ -94,7 +94,7 @@ class Process:
             arguments = (*executable.argv[1:], *self.arguments)
             program, argv = _with_pdeathsig(self.settings.pdeathsig, path, arguments)
         request = _spawn.Request(
-            program, argv, self.env, self.leases.child_map(), self.settings.work_dir, self.settings.setpgid
+            program, argv, self.env, self.fds.child_map(), self.settings.work_dir, self.settings.setpgid
         )
         try:
             await shielded(self._start, request)

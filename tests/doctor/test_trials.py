@@ -42,7 +42,7 @@ async def test_a_limit_that_the_kernel_does_not_have_is_bad(
     assert lines[CONTAINER].state == "good"
 
 
-async def test_criu_is_good_only_if_a_container_was_checkpointed_and_restored(
+async def test_criu_is_good_only_if_a_container_was_checkpointed(
     runtime_path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PATH", str(tmp_path / "empty"))

@@ -25,7 +25,7 @@ def test_is_full_once_it_was_filled_and_no_child_gets_it() -> None:
 
 def test_given_up_inside_and_had_again_afterwards() -> None:
     fd_reserve.fill()
-    with fd_reserve.given_up():
+    with fd_reserve.give_up():
         assert fd_reserve.held == []
     assert len(fd_reserve.held) == fd_reserve.SIZE
 

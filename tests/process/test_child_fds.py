@@ -16,7 +16,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from runc_async._process.child_fds import Leases
+from runc_async._process.child_fds import ChildFds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -24,27 +24,27 @@ if TYPE_CHECKING:
 LIMIT = 40
 
 
-class TestLeases:
+class TestChildFds:
     def test_a_closed_original_and_a_reused_number_change_nothing(self) -> None:
         reader, writer = os.pipe()
         os.write(writer, b"mine")
-        with Leases([reader]) as leases:
+        with ChildFds([reader]) as fds:
             os.close(reader)
             reused = os.open(os.devnull, os.O_RDONLY)
             assert reused == reader
-            leases.stdio(0, 1, 2)
-            *_, source = leases.child_map().numbered
+            fds.stdio(0, 1, 2)
+            *_, source = fds.child_map().numbered
             assert os.read(source, 10) == b"mine"
             os.close(reused)
         os.close(writer)
 
     def test_every_source_lies_above_every_number_that_is_chosen(self) -> None:
         null = os.open(os.devnull, os.O_RDWR)
-        with Leases([null] * 30) as leases:
-            leases.stdio(*(leases.lease(null) for _ in range(3)))
-            assert leases.keep(leases.adopt(os.dup(null))) == 33
-            assert leases.executable(os.dup(null)) == 34
-            sources, kept = leases.child_map()
+        with ChildFds([null] * 30) as fds:
+            fds.stdio(*(fds.duplicate(null) for _ in range(3)))
+            assert fds.keep(fds.adopt(os.dup(null))) == 33
+            assert fds.executable(os.dup(null)) == 34
+            sources, kept = fds.child_map()
             assert kept is None
             assert len(sources) == 35
             assert all(source >= 35 for source in sources)
@@ -52,28 +52,28 @@ class TestLeases:
 
     def test_the_executable_is_last_whatever_else_is_kept(self) -> None:
         null = os.open(os.devnull, os.O_RDWR)
-        with Leases() as leases:
-            leases.stdio(*(leases.lease(null) for _ in range(3)))
+        with ChildFds() as fds:
+            fds.stdio(*(fds.duplicate(null) for _ in range(3)))
             executable = os.dup(null)
-            kept = [leases.lease(null) for _ in range(3)]
-            assert [leases.keep(fd) for fd in kept] == [3, 4, 5]
-            assert [leases.path(fd) for fd in kept] == [f"/proc/self/fd/{number}" for number in (3, 4, 5)]
-            assert leases.executable(executable) == 6
-            assert leases.child_map().numbered[3:6] == tuple(kept)
+            kept = [fds.duplicate(null) for _ in range(3)]
+            assert [fds.keep(fd) for fd in kept] == [3, 4, 5]
+            assert [fds.path(fd) for fd in kept] == [f"/proc/self/fd/{number}" for number in (3, 4, 5)]
+            assert fds.executable(executable) == 6
+            assert fds.child_map().numbered[3:6] == tuple(kept)
         os.close(null)
 
     def test_where_asyncio_starts_the_child_numbers_are_the_parents(self) -> None:
         async def look() -> None:
             null = os.open(os.devnull, os.O_RDWR)
-            with Leases() as leases:
-                leases.stdio(*(leases.lease(null) for _ in range(3)))
+            with ChildFds() as fds:
+                fds.stdio(*(fds.duplicate(null) for _ in range(3)))
                 executable = os.dup(null)
-                kept = leases.lease(null)
-                assert leases.keep(kept) == kept
-                last = leases.executable(executable)
+                kept = fds.duplicate(null)
+                assert fds.keep(kept) == kept
+                last = fds.executable(executable)
                 assert last > kept
-                assert leases.child_map().kept == (kept, last)
-                assert len(leases.child_map().numbered) == 3
+                assert fds.child_map().kept == (kept, last)
+                assert len(fds.child_map().numbered) == 3
             os.close(null)
 
         asyncio.run(look())
@@ -84,7 +84,7 @@ class TestLeases:
     def test_what_is_no_open_descriptor_is_named(self, entry: object, error: type[Exception]) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         with pytest.raises(error, match=r"preserve_fds\[1\]") as caught:
-            Leases([null, entry])  # type: ignore[list-item]
+            ChildFds([null, entry])  # type: ignore[list-item]
         if isinstance(caught.value, OSError):
             assert caught.value.errno == errno.EBADF
         os.close(null)
@@ -99,14 +99,14 @@ class TestLeases:
     def test_exhaustion_is_emfile_at_every_step_and_leaves_nothing(self, few_descriptors: int) -> None:
         null = os.open(os.devnull, os.O_RDWR)
         with pytest.raises(OSError, match="Too many") as caught:
-            Leases([null] * few_descriptors)
+            ChildFds([null] * few_descriptors)
         assert caught.value.errno == errno.EMFILE
-        with Leases() as leases, pytest.raises(OSError, match="Too many"):
-            list(map(leases.lease, [null] * few_descriptors))
-        with Leases() as leases:
-            leases.keep(leases.adopt(os.dup2(null, few_descriptors - 1)))
+        with ChildFds() as fds, pytest.raises(OSError, match="Too many"):
+            list(map(fds.duplicate, [null] * few_descriptors))
+        with ChildFds() as fds:
+            fds.keep(fds.adopt(os.dup2(null, few_descriptors - 1)))
             with pytest.raises(OSError, match="Too many"):
-                leases.executable(os.dup(null))
+                fds.executable(os.dup(null))
         os.close(null)
 
 
@@ -129,7 +129,7 @@ PARENT = """
     sys.path.insert(0, os.getcwd())
     import anyio
     from runc_async import _spawn
-    from runc_async._process.child_fds import Leases
+    from runc_async._process.child_fds import ChildFds
 
     numbers, preserved, closed, cwd, backend, CHILD = json.loads(sys.argv[1])
     out = os.dup(1)
@@ -151,16 +151,16 @@ PARENT = """
         os.close(number)
 
     async def main():
-        with Leases(preserved) as leases:
-            null = leases.adopt(os.open("/dev/null", os.O_RDWR))
-            leases.keep(leases.adopt(marked("kept")))
-            leases.stdio(null, null, leases.lease(200))
-            exe = leases.executable(os.open(sys.executable, os.O_PATH))
+        with ChildFds(preserved) as fds:
+            null = fds.adopt(os.open("/dev/null", os.O_RDWR))
+            fds.keep(fds.adopt(marked("kept")))
+            fds.stdio(null, null, fds.duplicate(200))
+            exe = fds.executable(os.open(sys.executable, os.O_PATH))
             request = _spawn.Request(
-                f"/proc/self/fd/{exe}", ["python", "-I", "-S", "-c", CHILD], dict(os.environ), leases.child_map(), cwd
+                f"/proc/self/fd/{exe}", ["python", "-I", "-S", "-c", CHILD], dict(os.environ), fds.child_map(), cwd
             )
             child = await _spawn.start(request)
-            leases.close()
+            fds.close()
             assert await child.wait() == 0
 
     anyio.run(main, backend=backend)

@@ -16,7 +16,7 @@ from runc_async import Executable, Executor, ExecutorError, PathExecutor, Pidfd,
 from runc_async._linux import exit_status
 from runc_async._linux.procfs import children
 from runc_async._process import cancel
-from runc_async._process.child_fds import Leases
+from runc_async._process.child_fds import ChildFds
 from runc_async._process.memfile import memory_file
 from runc_async._process.process import Process, Settings
 
@@ -31,18 +31,16 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture
 async def process(tmp_path: Path) -> AsyncIterator[Callable[..., Process]]:
     """Makes calls of a shell script."""
-    with Leases(()) as leases:
-        log = leases.adopt(memory_file("log"))
-        null = leases.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
-        leases.stdio(null, null, null)
+    with ChildFds(()) as fds:
+        log = fds.adopt(memory_file("log"))
+        null = fds.adopt(os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC))
+        fds.stdio(null, null, null)
 
         def make(script: str, *arguments: str, timeout: float = 0.3) -> Process:
             path = tmp_path / "program"
             path.write_text(f"#!/bin/sh\n{script}\n")
             path.chmod(0o755)
-            return Process(
-                Settings(PathExecutor(path), cleanup_timeout=timeout), leases, arguments, dict(os.environ), log
-            )
+            return Process(Settings(PathExecutor(path), cleanup_timeout=timeout), fds, arguments, dict(os.environ), log)
 
         yield make
 

@@ -13,7 +13,7 @@ import pytest
 
 from runc_async import _spawn
 from runc_async._linux import libc
-from runc_async._process.child_fds import Leases
+from runc_async._process.child_fds import ChildFds
 from runc_async._process.memfile import memory_file, read_output
 
 if TYPE_CHECKING:
@@ -42,21 +42,21 @@ PYTHON = os.path.realpath(sys.executable)
 
 
 @pytest.fixture
-async def leases() -> AsyncIterator[Leases]:
-    with Leases(()) as leases:
-        yield leases
+async def fds() -> AsyncIterator[ChildFds]:
+    with ChildFds(()) as fds:
+        yield fds
 
 
-async def run(leases: Leases, *, held: bool = False, code: str = REPORT, **keywords: Any) -> tuple[int, bytes]:
+async def run(fds: ChildFds, *, held: bool = False, code: str = REPORT, **keywords: Any) -> tuple[int, bytes]:
     """Run a Python program in the way that is chosen; its status and output."""
-    stdin = leases.adopt(os.open(os.devnull, os.O_RDONLY))
-    stdout = leases.adopt(memory_file("stdout", limit=1 << 20))
-    leases.stdio(stdin, stdout, stdout)
+    stdin = fds.adopt(os.open(os.devnull, os.O_RDONLY))
+    stdout = fds.adopt(memory_file("stdout", limit=1 << 20))
+    fds.stdio(stdin, stdout, stdout)
     path = PYTHON
     if held:
-        path = f"/proc/self/fd/{leases.executable(os.open(PYTHON, os.O_PATH | os.O_CLOEXEC))}"
+        path = f"/proc/self/fd/{fds.executable(os.open(PYTHON, os.O_PATH | os.O_CLOEXEC))}"
     keywords.setdefault("env", {"PYTHONHOME": sys.base_prefix, "WORD": "hello"})
-    request = _spawn.Request(path, ["name", "-I", "-c", code], descriptors=leases.child_map(), **keywords)
+    request = _spawn.Request(path, ["name", "-I", "-c", code], descriptors=fds.child_map(), **keywords)
     child = await _spawn.start(request)
     return await child.wait(), read_output(stdout)
 
@@ -87,9 +87,9 @@ def c_library(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("preserved", [0, 2])
 async def test_a_child_gets_what_was_asked_for(options: dict[str, Any], preserved: int, held: bool) -> None:
     reader, writer = os.pipe()
-    with Leases([reader, writer][:preserved]) as leases:
-        kept = leases.keep(leases.adopt(memory_file("kept", content=b"kept")))
-        status, output = await run(leases, held=held, **options)
+    with ChildFds([reader, writer][:preserved]) as fds:
+        kept = fds.keep(fds.adopt(memory_file("kept", content=b"kept")))
+        status, output = await run(fds, held=held, **options)
     os.close(reader)
     os.close(writer)
     assert status == 0, output
@@ -112,9 +112,9 @@ async def test_a_child_gets_what_was_asked_for(options: dict[str, Any], preserve
 async def test_a_descriptor_that_this_process_has_made_inheritable_does_not_arrive(
     inheritable: int, c_library: str, preserved: int, held: bool
 ) -> None:
-    with Leases([inheritable] * preserved) as leases:
-        leases.keep(leases.adopt(memory_file("kept")))
-        status, output = await run(leases, held=held)
+    with ChildFds([inheritable] * preserved) as fds:
+        fds.keep(fds.adopt(memory_file("kept")))
+        status, output = await run(fds, held=held)
     assert status == 0, output
     fds = json.loads(output)["fds"]
     assert str(inheritable) not in fds
@@ -122,17 +122,17 @@ async def test_a_descriptor_that_this_process_has_made_inheritable_does_not_arri
 
 
 async def test_numbers_are_chosen_without_a_gap_but_by_asyncio_itself(
-    leases: Leases, anyio_backend: tuple[str, dict[str, Any]]
+    fds: ChildFds, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
-    log = leases.adopt(memory_file("log"))
-    number = leases.keep(log)
-    assert leases.path(log) == f"/proc/self/fd/{number}"
-    null = leases.adopt(os.open(os.devnull, os.O_RDWR))
-    leases.stdio(null, null, null)
+    log = fds.adopt(memory_file("log"))
+    number = fds.keep(log)
+    assert fds.path(log) == f"/proc/self/fd/{number}"
+    null = fds.adopt(os.open(os.devnull, os.O_RDWR))
+    fds.stdio(null, null, null)
     if anyio_backend == ("asyncio", {}):
-        assert (number, leases.child_map()) == (log, ((null, null, null), (log,)))
+        assert (number, fds.child_map()) == (log, ((null, null, null), (log,)))
     else:
-        assert (number, leases.child_map()) == (3, ((null, null, null, log), None))
+        assert (number, fds.child_map()) == (3, ((null, null, null, log), None))
 
 
 @pytest.mark.parametrize("preserved", [0, 1])
@@ -141,12 +141,12 @@ async def test_signals_that_python_ignores_are_as_the_system_has_them(preserved:
 
 
 async def ignored_signals(preserved: int) -> set[int]:
-    with Leases([0][:preserved]) as leases:
-        null = leases.adopt(os.open(os.devnull, os.O_RDWR))
-        stdout = leases.adopt(memory_file("stdout", limit=1000))
-        leases.stdio(null, stdout, null)
+    with ChildFds([0][:preserved]) as fds:
+        null = fds.adopt(os.open(os.devnull, os.O_RDWR))
+        stdout = fds.adopt(memory_file("stdout", limit=1000))
+        fds.stdio(null, stdout, null)
         argv = ["grep", "SigIgn", "/proc/self/status"]
-        child = await _spawn.start(_spawn.Request("/bin/grep", argv, {}, leases.child_map()))
+        child = await _spawn.start(_spawn.Request("/bin/grep", argv, {}, fds.child_map()))
         assert await child.wait() == 0
         mask = int(read_output(stdout).split()[1], 16)
     return {number for number in range(1, 65) if mask & 1 << number - 1}
@@ -155,8 +155,8 @@ async def ignored_signals(preserved: int) -> set[int]:
 @pytest.mark.parametrize("preserved", [0, 1])
 async def test_none_for_the_environment_is_this_processs_own(preserved: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RUNC_ASYNC_TEST", "wörd\udcff")
-    with Leases([0][:preserved]) as leases:
-        status, output = await run(leases, env=None)
+    with ChildFds([0][:preserved]) as fds:
+        status, output = await run(fds, env=None)
     assert status == 0, output
     assert json.loads(output)["env"].items() >= os.environ.items()
 
@@ -165,8 +165,8 @@ async def test_none_for_the_environment_is_this_processs_own(preserved: int, mon
 @pytest.mark.parametrize("status", [0, 3, 255, -signal.SIGTERM, -signal.SIGKILL])
 async def test_the_status_is_the_childs_own(preserved: int, status: int) -> None:
     code = f"import os; os.kill(os.getpid(), {-status})" if status < 0 else f"raise SystemExit({status})"
-    with Leases([0][:preserved]) as leases:
-        assert (await run(leases, code=code))[0] == status
+    with ChildFds([0][:preserved]) as fds:
+        assert (await run(fds, code=code))[0] == status
 
 
 @pytest.mark.parametrize("preserved", [0, 1])
@@ -174,18 +174,18 @@ async def test_the_status_is_the_childs_own(preserved: int, status: int) -> None
     ("path", "error"), [("/etc/passwd", errno.EACCES), ("/nowhere", errno.ENOENT), ("/etc/passwd/x", errno.ENOTDIR)]
 )
 async def test_a_file_that_cannot_be_executed_leaves_nothing(preserved: int, path: str, error: int) -> None:
-    with Leases([0][:preserved]) as leases:
-        null = leases.adopt(os.open(os.devnull, os.O_RDWR))
-        leases.stdio(null, null, null)
+    with ChildFds([0][:preserved]) as fds:
+        null = fds.adopt(os.open(os.devnull, os.O_RDWR))
+        fds.stdio(null, null, null)
         with pytest.raises(OSError, match=os.strerror(error)) as caught:
-            await _spawn.start(_spawn.Request(path, ["x"], {}, leases.child_map()))
+            await _spawn.start(_spawn.Request(path, ["x"], {}, fds.child_map()))
     assert caught.value.errno == error
 
 
-async def test_killing_one_that_has_ended_does_nothing(leases: Leases) -> None:
-    null = leases.adopt(os.open(os.devnull, os.O_RDWR))
-    leases.stdio(null, null, null)
-    child = await _spawn.start(_spawn.Request("/bin/true", ["true"], {}, leases.child_map()))
+async def test_killing_one_that_has_ended_does_nothing(fds: ChildFds) -> None:
+    null = fds.adopt(os.open(os.devnull, os.O_RDWR))
+    fds.stdio(null, null, null)
+    child = await _spawn.start(_spawn.Request("/bin/true", ["true"], {}, fds.child_map()))
     assert await child.wait() == 0
     child.send_signal(signal.SIGKILL)
     assert await child.wait() == 0
@@ -217,9 +217,9 @@ async def test_asyncio_itself_starts_what_needs_no_chosen_numbers_and_posix_spaw
     monkeypatch: pytest.MonkeyPatch, anyio_backend: tuple[str, dict[str, Any]]
 ) -> None:
     taken = ways(monkeypatch)
-    with Leases([0]) as leases:
-        await run(leases)
-    with Leases(()) as leases:
-        await run(leases)
+    with ChildFds([0]) as fds:
+        await run(fds)
+    with ChildFds(()) as fds:
+        await run(fds)
     own = "create_subprocess_exec" if anyio_backend == ("asyncio", {}) else "posix_spawn"
     assert taken == ["posix_spawn", own]

@@ -17,7 +17,7 @@ import pytest
 from runc_async import RuncError, _spawn
 from runc_async._linux import exit_status
 from runc_async._linux.exit_status import kernel_keeps_statuses
-from runc_async._process.child_fds import Leases
+from runc_async._process.child_fds import ChildFds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -58,19 +58,19 @@ def waiting_for_every_child() -> Iterator[None]:
         thread.join()
 
 
-async def start(status: int, leases: Leases, seconds: float = 0.02) -> _spawn.Child:
-    null = leases.adopt(os.open(os.devnull, os.O_RDWR))
-    leases.stdio(null, null, null)
+async def start(status: int, fds: ChildFds, seconds: float = 0.02) -> _spawn.Child:
+    null = fds.adopt(os.open(os.devnull, os.O_RDWR))
+    fds.stdio(null, null, null)
     end = f"kill {status} $$" if status < 0 else f"exit {status}"
     argv = ["sh", "-c", f"sleep {seconds}; {end}"] if seconds < 1 else ["sleep", str(seconds)]
-    return await _spawn.start(_spawn.Request(f"/bin/{argv[0]}", argv, None, leases.child_map()))
+    return await _spawn.start(_spawn.Request(f"/bin/{argv[0]}", argv, None, fds.child_map()))
 
 
 @pytest.mark.parametrize("preserved", [0, 1])
 @pytest.mark.parametrize("status", STATUSES)
 async def test_when_another_thread_reaps_it(status: int, preserved: int, keeps: bool) -> None:
-    with waiting_for_every_child(), Leases([0][:preserved]) as leases:
-        child = await start(status, leases)
+    with waiting_for_every_child(), ChildFds([0][:preserved]) as fds:
+        child = await start(status, fds)
         for _ in range(2):
             # On an older kernel it is known if this process was faster.
             assert await child.wait() in ([status] if keeps else [status, None])
@@ -79,8 +79,8 @@ async def test_when_another_thread_reaps_it(status: int, preserved: int, keeps: 
 @pytest.mark.parametrize("preserved", [0, 1])
 @pytest.mark.parametrize("status", STATUSES)
 async def test_when_somebody_else_has_surely_reaped_it(status: int, preserved: int, keeps: bool) -> None:
-    with Leases([0][:preserved]) as leases:
-        child = await start(status, leases)
+    with ChildFds([0][:preserved]) as fds:
+        child = await start(status, fds)
         os.waitpid(child.pid, 0)  # the event loop cannot come between
         assert await child.wait() == (status if keeps else None)
 
@@ -90,8 +90,8 @@ async def test_nothing_is_started_while_sigchld_is_ignored(preserved: int) -> No
     before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
     try:
         expected = pytest.raises(RuncError, match="the runtime was not started: SIGCHLD is ignored in this process")
-        with Leases([0][:preserved]) as leases, expected:
-            await start(0, leases, seconds=60)
+        with ChildFds([0][:preserved]) as fds, expected:
+            await start(0, fds, seconds=60)
     finally:
         signal.signal(signal.SIGCHLD, before)
     with pytest.raises(ChildProcessError):  # there is none
@@ -101,8 +101,8 @@ async def test_nothing_is_started_while_sigchld_is_ignored(preserved: int) -> No
 @pytest.mark.parametrize("preserved", [0, 1])
 @pytest.mark.parametrize("status", STATUSES)
 async def test_when_sigchld_is_ignored_after_its_start(status: int, preserved: int, keeps: bool) -> None:
-    with Leases([0][:preserved]) as leases:
-        child = await start(status, leases)
+    with ChildFds([0][:preserved]) as fds:
+        child = await start(status, fds)
         before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)
         try:
             assert await child.wait() == (status if keeps else None)
@@ -131,8 +131,8 @@ async def test_asyncios_answer_255_is_believed_only_where_it_is_the_childs_statu
         return await original(*args, **keywords)
 
     monkeypatch.setattr(asyncio, "create_subprocess_exec", busy)
-    with Leases(()) as leases:
-        child = await start(status, leases)
+    with ChildFds(()) as fds:
+        child = await start(status, fds)
         assert await child.wait() == status
 
 
@@ -141,8 +141,8 @@ async def test_many_at_once_beside_a_busy_event_loop(preserved: int, keeps: bool
     statuses: dict[int, int | None] = {}
 
     async def one(number: int) -> None:
-        with Leases([0][:preserved]) as leases:
-            child = await start(255 if number % 2 else number, leases, seconds=0.001)
+        with ChildFds([0][:preserved]) as fds:
+            child = await start(255 if number % 2 else number, fds, seconds=0.001)
             statuses[number] = await child.wait()
 
     async def block() -> None:
@@ -159,8 +159,8 @@ async def test_many_at_once_beside_a_busy_event_loop(preserved: int, keeps: bool
 
 @pytest.mark.parametrize("preserved", [0, 1])
 async def test_a_kill_takes_no_status_away(preserved: int) -> None:
-    with Leases([0][:preserved]) as leases:
-        child = await start(0, leases, seconds=60)
+    with ChildFds([0][:preserved]) as fds:
+        child = await start(0, fds, seconds=60)
         child.send_signal(signal.SIGKILL)
         time.sleep(0.05)  # noqa: ASYNC251
         child.send_signal(signal.SIGKILL)
@@ -171,8 +171,8 @@ async def test_a_kill_takes_no_status_away(preserved: int) -> None:
 @pytest.mark.parametrize("anyio_backend", ["asyncio"])
 async def test_no_thread_waits_for_a_child_on_python_3_11() -> None:
     before = threading.enumerate()
-    with Leases(()) as leases:
-        child = await start(3, leases)
+    with ChildFds(()) as fds:
+        child = await start(3, fds)
         during = threading.enumerate()
         assert await child.wait() == 3
     assert during == before

@@ -200,8 +200,9 @@ class Trials:
             return Line(name, "warning", "not tried: it needs root", "where you need it: run this as root")
         runc = self._client(PathExecutor(self._path))
         id, bundle = self._bundle("sleep", "1000")
+        crun_own = runc.extra_env(XDG_RUNTIME_DIR=os.fspath(self._folder))  # its checkpoint makes a directory there
         try:
-            with anyio.fail_after(PATIENCE):
+            with crun_own, anyio.fail_after(PATIENCE):
                 async with runc.container(id, bundle) as container:
                     await container.start()
                     await runc.checkpoint(id, image_path=self._folder / "image", work_path=self._folder)

@@ -25,6 +25,9 @@ __all__ = ["ORPHANS", "Orphans", "is_reaper", "is_stub"]
 
 ON_THE_WAY = ("runc:[", "crun:[", "[libcrun:")
 """How the names of a runtime's own children begin that are on their way into a container."""
+HELPER = "crun"
+"""The name of a process that crun leaves when it detaches. Its session is one that crun's own child has led, so no code
+of this process has started it."""
 STUB, NOBODY = "exe", "65534"
 """The name under which gVisor executes itself, and the user that its kernel runs as."""
 
@@ -171,7 +174,7 @@ class Orphans:
         sessions = {*self._leaders, *(orphan.session for orphan in self._orphans.values())}
         # A child that was started here is in this process's session, or leads one.
         inherited = found.session not in (os.getsid(0), found.pid)
-        if inherited and (by_session or found.session in sessions):
+        if inherited and (by_session or found.session in sessions or found.comm == HELPER):
             return True
         namespaces = {leader.namespace for leader in self._leaders.values()} - {None}
         if _pid_namespace(found.pid) in namespaces or found.comm.startswith(ON_THE_WAY):

@@ -378,7 +378,9 @@ anyio.run(main, *sys.argv[1:])
 
 
 @needs_root
-def test_without_root_too(runtime_path: Path, rootfs: Path) -> None:
+def test_without_root_too(runtime_path: Path, rootfs: Path, runtime_name: str) -> None:
+    if runtime_name == "crun":
+        pytest.skip("crun lets no ordinary user into a container before its start: run with runc")
     (rootfs / "work").mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory(dir="/var/tmp") as name:
         os.chown(name, USER, USER)

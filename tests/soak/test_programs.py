@@ -144,7 +144,7 @@ async def test_busybox(run: Callable[..., Any], choice: str) -> None:
     script = """
         seq 3 | tac | tr '\\n' ' '; mkfifo f; (echo fifo >f) & cat f; tar c f | tar t; nice -n 1 id -u
         (echo served | nc -l -p 7000 127.0.0.1) &
-        for attempt in 1 2 3 4 5 6 7 8 9; do nc 127.0.0.1 7000 </dev/null 2>/dev/null && break; sleep 0.2; done
+        for attempt in 1 2 3 4 5 6 7 8 9; do sleep 0.5 | nc 127.0.0.1 7000 2>/dev/null && break; sleep 0.2; done
     """
     status, output = await run("busybox", "sh", "-c", script, seccomp=choice)
     assert (status, output) == (0, "3 2 1 fifo\nf\n0\nserved\n")
@@ -178,7 +178,7 @@ def python_with_tests() -> str:
     """The interpreter below this virtual environment, which must have CPython's tests."""
     python = os.path.realpath(sys.executable)
     if subprocess.run(
-        [python, "-I", "-c", "import test.libregrtest"], check=False, stderr=subprocess.DEVNULL
+        [python, "-I", "-c", "import test.libregrtest, test.test_mmap"], check=False, stderr=subprocess.DEVNULL
     ).returncode:
         pytest.skip(
             "this Python has no tests of its own: run the suite with one that has (Debian: libpython3-testsuite)"

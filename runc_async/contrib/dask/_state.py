@@ -16,6 +16,9 @@ import anyio
 
 from ..._cli.quirks import NOT_CONTAINERS
 from ..._errors import CommandError, RuncError
+from ..._lifecycle.remnants import clear_cgroups
+from ..._linux import cgroups
+from ..._linux.cgroup_paths import container_cgroups
 from ..._linux.pidfd import Pidfd
 
 if TYPE_CHECKING:
@@ -129,6 +132,11 @@ async def _remove(runc: Runc, id: str) -> None:
             pass
     except CommandError:  # there is no state, or half of one
         await runc.delete(id, force=True)
+    # A `create` that was killed with its worker leaves cgroups that no state tells of. The id is a random one of that
+    # worker's, so they are the container's; one with a process in it stays.
+    runtime = (await runc.version()).runtime
+    found = {path: cgroups.identity(path) for path in container_cgroups(id, None, runtime)}
+    await clear_cgroups({path: it for path, it in found.items() if it is not None}, REMOVED_WITHIN / 2)
 
 
 async def _runtimes_ended(root: Path, timeout: float) -> None:

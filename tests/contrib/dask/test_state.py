@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import anyio
 import pytest
 
 from runc_async import Bundle, ContainerNotFoundError, Runc, default_spec
+from runc_async._linux.cgroup_paths import container_cgroups
 from runc_async.contrib.dask._state import State, clear_dead
 
 if TYPE_CHECKING:
@@ -53,6 +55,20 @@ async def test_containers_of_the_dead_are_removed(
     assert list(base.iterdir()) == []
     with pytest.raises(ContainerNotFoundError):
         await runc.state(running)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root makes cgroups everywhere: run the suite as root")
+async def test_cgroups_of_a_container_without_any_state_are_removed(
+    base: Path, client: Callable[[Path], Runc], new_id: Callable[[], str], runtime_name: str
+) -> None:
+    dead, id = killed(base), new_id()
+    (dead.bundles / id).mkdir()
+    places = container_cgroups(id, None, runtime_name)[:1]
+    assert places
+    for place in places:
+        os.makedirs(place)
+    assert await clear_dead(base, client, timeout=1) == 1
+    assert not any(map(os.path.exists, places))
 
 
 async def test_a_runtime_that_the_dead_had_started_is_waited_for(

@@ -18,7 +18,6 @@ import contextlib
 import logging
 import os
 import re
-import shutil
 import signal
 import stat
 import time
@@ -48,6 +47,7 @@ __all__ = [
     "survey",
     "sweep_cgroups",
     "unmount_cgyard",
+    "unmount_root",
 ]
 
 logger = logging.getLogger("runc_async")
@@ -57,6 +57,8 @@ AGAIN = 0.01
 """Seconds until the next try to remove a cgroup: it can stay busy for a moment after its last process."""
 STATE_FILES = ("state.json", "status")
 """The file that describes a container in its state directory: runc's name, crun's name."""
+CRIU_ROOT = "criu-root"
+"""The directory in which ``runc restore`` mounts the container's root file system."""
 LOCK = ".lock"
 """What the name of the file ends in that runsc keeps as long as a container, beside its state file."""
 UNREMOVED = re.compile(rb"emove")
@@ -322,7 +324,23 @@ def clear_state(state: Identity) -> None:
         return
     for point in _mount_points_below(state.path):
         mounts.unmount(point)
-    shutil.rmtree(state.path)
+    # Not a whole tree: something may be mounted in it meanwhile, and what is in there must stay.
+    with os.scandir(state.path) as entries:
+        for entry in entries:
+            (os.rmdir if entry.is_dir(follow_symlinks=False) else os.unlink)(entry.path)
+    os.rmdir(state.path)
+
+
+def unmount_root(state: Identity) -> None:
+    """Unmount the root file system that ``runc restore`` mounts in a state directory: ``runc delete`` would empty it.
+
+    :raises OSError: it cannot be unmounted; then the container must not be deleted.
+    """
+    place = os.path.join(state.path, CRIU_ROOT)
+    if os.path.lexists(place):
+        for point in _mount_points_below(state.path):
+            if point == place or point.startswith(f"{place}/"):
+                mounts.unmount(point)
 
 
 def _mount_points_below(directory: str) -> list[str]:

@@ -88,6 +88,7 @@ async def clear(runner: Runner, started: Started, log: int) -> None:
     await remnants.kill_processes(before, pid, log, timeout)
     state = before.created_state()
     if state is not None:
+        remnants.unmount_root(state)
         if remnants.read_state_file(state.path) is not None:
             with contextlib.suppress(CommandError):  # what it leaves is removed below
                 await runner.run("delete", {"force": True}, [started.id])
@@ -185,6 +186,8 @@ async def delete(runner: Runner, id: str, *, force: bool, extra_args: Sequence[s
     `force`, a state directory is also removed that the runtime cannot read, because it was killed while it wrote there.
     """
     state = remnants.identify(runner.state_directory(id))
+    if state is not None:
+        remnants.unmount_root(state)
     try:
         await runner.run("delete", {"force": force}, [id], extra_args, on_cancel="finish")
     except CommandError:

@@ -99,6 +99,21 @@ async def test_state_in_which_a_killed_exec_has_left_a_mount_is_removed(
     assert runtime_path.exists()
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can mount: run the suite as root")
+async def test_a_root_file_system_that_a_killed_restore_has_mounted_is_not_emptied(
+    runc: Runc, make_bundle: Callable[..., Path], state_root: Path, container_id: str, tmp_path: Path
+) -> None:
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious/file").write_text("kept")
+    await runc.create(container_id, make_bundle("sleep", "60"))
+    place = state_root / container_id / "criu-root"
+    place.mkdir()
+    subprocess.run(["mount", "--bind", tmp_path / "precious", place], check=True)
+    await runc.delete(container_id, force=True)
+    assert not (state_root / container_id).exists()
+    assert (tmp_path / "precious/file").read_text() == "kept"
+
+
 async def test_delete_force_removes_half_written_state(runc: Runc, state_root: Path, container_id: str) -> None:
     (state_root / container_id).mkdir()
     (state_root / container_id / "state.json").write_text("")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import threading
 import time
@@ -101,6 +102,8 @@ def test_the_init_of_a_pid_namespace_leads_it() -> None:
             assert procfs.leads_pid_namespace(found[0])
             assert procfs.pid_namespace(found[0]) != procfs.pid_namespace(process.pid)
         finally:
+            for pid in procfs.children(process.pid):  # --kill-child may not be in effect yet
+                os.kill(pid, signal.SIGKILL)
             process.kill()
 
 

@@ -173,8 +173,11 @@ async def test_a_rejected_config_is_a_bundle_error(
         assert type(caught.value) is CommandError
         return
     for call in (runc.create, runc.run):
-        with pytest.raises(BundleError) as rejected:
+        with pytest.raises(CommandError) as rejected:
             await call(container_id, bundle)
+        # A namespace that runc's first process cannot enter: now and then runc does not read the reason in time.
+        lost = "namespace" in name and "from pipe: EOF" in rejected.value.message
+        assert lost or isinstance(rejected.value, BundleError), rejected.value
         remove_cgroups(container_id)  # crun leaves those whose limits it could not set
     assert rejected.value.message.strip()
     if os.environ.get("RUNC_ASYNC_RECORD"):

@@ -33,7 +33,10 @@ async def test_a_container_of_another_program_can_be_attached_to(
     tmp_path: Path,
     container_id: str,
     capsys: pytest.CaptureFixture[str],
+    runtime_name: str,
 ) -> None:
+    if runtime_name == "crun":
+        pytest.skip("crun has no command events, which gives the statistics: run with runc")
     needs_controllers("pids")
     (block,) = [block for block in all_blocks(PAGE) if block.driver]
     code = "async def attach():\n" + "".join(f"    {line}\n" for line in block.code.splitlines())

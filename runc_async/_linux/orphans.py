@@ -96,9 +96,9 @@ class Orphans:
                         os.close(ended.pidfd)
 
     def learn(self, pid: int) -> None:
-        """Know of a process that a call has left running, if it is a child of this process by now."""
+        """Know of a process that a call has left running. It is a child of this process, or will soon be."""
         found = procfs.stat(pid)
-        if found is not None and found.parent == os.getpid():
+        if found is not None:
             with self._lock:
                 self._leaders[pid] = _Leader(found.start_time, _pid_namespace(pid))
 

@@ -77,6 +77,7 @@ class Started:
     :ivar before: what of the container existed before the runtime process started.
     :ivar begun: when the call began, in nanoseconds since the epoch.
     :ivar criu_work_path: where CRIU works, if the command runs CRIU.
+    :ivar token: what the runtime's descendants have in their environment (`cancel.TOKEN`), if the command runs CRIU.
     """
 
     command: StartCommand
@@ -89,6 +90,7 @@ class Started:
     before: Survey
     begun: int
     criu_work_path: str | None
+    token: str
 
     @property
     def missing_config(self) -> str | None:

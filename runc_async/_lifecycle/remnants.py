@@ -225,15 +225,19 @@ def read_state_file(directory: str) -> StateFile | None:
     return None
 
 
-async def kill_processes(survey: Survey, pid: int | None, log: int, timeout: float) -> None:
+async def kill_processes(survey: Survey, pid: int | None, log: int, timeout: float, *, restorer: str = "") -> None:
     """Kill the processes that a call left.
 
     :param pid: what the call's private pid file names.
     :param log: the descriptor of the call's log.
+    :param restorer: the name of the program that makes the container's processes (CRIU): until they are themselves,
+        they have its name.
     """
     with contextlib.ExitStack() as stack, anyio.move_on_after(timeout):
         killed: set[int] = set()
-        while found := [process for process in _find_processes(survey, pid, log, stack) if process.pid not in killed]:
+        while found := [
+            process for process in _find_processes(survey, pid, log, restorer, stack) if process.pid not in killed
+        ]:
             for process in found:
                 killed.add(process.pid)
                 with contextlib.suppress(ProcessLookupError, PermissionError):
@@ -243,7 +247,9 @@ async def kill_processes(survey: Survey, pid: int | None, log: int, timeout: flo
                 reap_ended(process.fileno())
 
 
-def _find_processes(survey: Survey, pid: int | None, log: int, stack: contextlib.ExitStack) -> list[Pidfd]:
+def _find_processes(
+    survey: Survey, pid: int | None, log: int, restorer: str, stack: contextlib.ExitStack
+) -> list[Pidfd]:
     found = [open_started(pid, survey.begun), _open_by_state(survey)]
     inits = [stack.enter_context(process) for process in found if process is not None]
     processes = [process for process in inits if _is_alive(process.pid)]
@@ -255,7 +261,7 @@ def _find_processes(survey: Survey, pid: int | None, log: int, stack: contextlib
     for path in survey.created_cgroups():
         for process in _open_members(path):
             stack.enter_context(process)
-            if path in ours or _holds(process.pid, log):
+            if path in ours or _holds(process.pid, log) or (restorer and procfs.comm(process.pid) == restorer):
                 processes.append(process)
     return processes
 

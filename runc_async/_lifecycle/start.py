@@ -20,6 +20,7 @@ from .._io import IO, NullIO
 from .._linux import fd_reserve
 from .._linux.orphans import ORPHANS
 from .._linux.tempdir import private_directory
+from .._process.cancel import TOKEN
 from .._process.capture import Outcome
 from .._process.memfile import read_log
 from .._process.process import Process
@@ -194,7 +195,10 @@ async def launch(runner: Runner, call: StartCall) -> AsyncGenerator[Launched]:
         has_inner = not call.command.makes_container and not runner.dialect.has_host_pids
         started = _survey(runner, call, flags, pid_file, inner if has_inner else None)
         arguments = runner.build_arguments(fds, log, line)
-        process = Process(runner.settings, fds, arguments, runner.build_environment(), log)
+        env = runner.build_environment()
+        if started.token:
+            env = {**(os.environ if env is None else env), TOKEN: started.token}
+        process = Process(runner.settings, fds, arguments, env, log)
         launched = Launched(runner, started, process, log)
         try:
             await process.start()
@@ -304,4 +308,5 @@ def _survey(
         before=remnants.survey(state, cgroups),
         begun=time.time_ns(),
         criu_work_path=criu_work_path,
+        token=os.urandom(16).hex() if call.command.spared else "",
     )

@@ -79,13 +79,15 @@ async def clear(runner: Runner, started: Started, log: int) -> None:
             with process:
                 await kill_and_wait(process)
         return
+    if started.token:
+        await cancel.end_strays(started.command.spared, started.token, timeout)
     work_path = started.criu_work_path
     if work_path is not None:
         remnants.unmount_cgyard(work_path, started.begun)
     pid = started.pid_file.read()
     if pid is None and not before.has_left_anything():
         return
-    await remnants.kill_processes(before, pid, log, timeout)
+    await remnants.kill_processes(before, pid, log, timeout, restorer=started.command.spared)
     state = before.created_state()
     if state is not None:
         remnants.unmount_root(state)

@@ -96,9 +96,9 @@ class Orphans:
                         os.close(ended.pidfd)
 
     def learn(self, pid: int) -> None:
-        """Know of a process that a call has left running. It is a child of this process, or will soon be."""
+        """Know of a process that a call has left running: a child of this process by now, or still of crun's helper."""
         found = procfs.stat(pid)
-        if found is not None:
+        if found is not None and (found.parent == os.getpid() or procfs.comm(found.parent) == HELPER):
             with self._lock:
                 self._leaders[pid] = _Leader(found.start_time, _pid_namespace(pid))
 

@@ -15,10 +15,12 @@ __all__ = [
     "Stat",
     "children",
     "comm",
+    "environ",
     "is_alive",
     "leads_pid_namespace",
     "parse_stat",
     "pid_namespace",
+    "processes",
     "read_file",
     "read_pid_file",
     "stat",
@@ -119,6 +121,19 @@ def children(pid: int) -> list[int]:
 def comm(pid: int) -> str:
     """The name of its program (``/proc/PID/comm``), cut to 15 bytes; empty if there is no such process."""
     return os.fsdecode(_read(pid, "comm").removesuffix(b"\n"))
+
+
+def environ(pid: int) -> list[bytes]:
+    """The environment that a process had when it was executed; empty if it is gone, or another user's."""
+    try:
+        return _read(pid, "environ").split(b"\0")
+    except PermissionError:
+        return []
+
+
+def processes() -> list[int]:
+    """Every process that this one sees."""
+    return [int(name) for name in os.listdir("/proc") if name.isdigit()]
 
 
 def leads_pid_namespace(pid: int) -> bool:

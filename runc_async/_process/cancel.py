@@ -23,9 +23,14 @@ from .._linux import procfs
 from .._linux.pidfd import Pidfd, reap_ended
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from .process import Process
 
-__all__ = ["Descendants", "abandon", "finish", "interrupt", "kill"]
+__all__ = ["TOKEN", "Descendants", "abandon", "end_strays", "finish", "interrupt", "kill"]
+
+TOKEN = "RUNC_ASYNC_CALL"
+"""The variable by which `end_strays` knows the descendants of a runtime process that has ended."""
 
 RETRY = 0.003
 """Seconds between two looks at the children of a runtime process that is being abandoned."""
@@ -107,6 +112,31 @@ async def abandon(process: Process, *, spared: str = "", kill_when_alone: bool =
     return process.status
 
 
+async def end_strays(name: str, token: str, timeout: float) -> None:
+    """End the processes of a program that a runtime process has left, because somebody else has killed it.
+
+    :param name: the program's: CRIU. As in `abandon`, its own children are killed first.
+    :param token: the value of `TOKEN`, which no process has but the descendants of that runtime process.
+    :param timeout: seconds in which it may end by itself then.
+    """
+    mark = f"{TOKEN}={token}".encode()
+    with Descendants() as strays, Descendants() as below:
+        for pid in procfs.processes():
+            found = procfs.stat(pid) if procfs.comm(pid) == name and mark in procfs.environ(pid) else None
+            if found is not None:
+                strays.add(pid, found.parent)
+                below.add_tree(pid)
+        with anyio.move_on_after(timeout):
+            while below.kill():
+                await below.wait()
+                for pid in strays:
+                    below.add_tree(pid)
+            await strays.wait()
+        strays.kill()
+        with anyio.move_on_after(timeout):
+            await strays.wait()
+
+
 async def _kill_descendants_until_end(
     process: Process, descendants: Descendants, spared: str, *, kill_when_alone: bool
 ) -> None:
@@ -185,6 +215,9 @@ class Descendants:
     def __exit__(self, *exc_info: object) -> None:
         for process in self._processes.values():
             process.close()
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(self._processes)
 
     def add(self, pid: int, parent: int) -> None:
         """Hold a process, if it is still a child of the process that was its parent when `pid` was read."""

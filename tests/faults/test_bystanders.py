@@ -18,8 +18,7 @@ import pytest
 
 from runc_async import CommandError, Runc
 from runc_async._linux import cgroups
-from runc_async._linux.cgroup_paths import container_cgroups
-from runc_async._linux.procfs import children, comm
+from runc_async._linux.procfs import children
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -326,21 +325,6 @@ async def test_a_limit_that_cannot_be_set_leaves_no_cgroup(
         assert not Path(hierarchy.point, container_id).exists()
 
 
-def end_criu(ids: list[str]) -> None:
-    """End what stays when a runtime is killed that restores: nothing proves that a CRIU is the call's own."""
-    for pid in [*children(os.getppid()), *children(os.getpid())]:
-        if comm(pid) == "criu":
-            os.kill(pid, signal.SIGKILL)
-    for path in [path for id in ids for path in container_cgroups(id, None, "runc") if os.path.isdir(path)]:
-        cgroup = os.open(path, os.O_PATH | os.O_DIRECTORY)
-        while cgroups.is_populated(cgroup):
-            for process in cgroups.kill(cgroup):
-                process.close()
-            time.sleep(0.01)
-        os.close(cgroup)
-        os.rmdir(path)
-
-
 @pytest.mark.parametrize("how", ["killed", "cancelled"])
 async def test_at_every_moment_of_a_restore(
     runc: Runc,
@@ -357,13 +341,11 @@ async def test_at_every_moment_of_a_restore(
     if runtime_name != "runc":
         pytest.skip("crun 1.28 cannot restore every container: run with runc")
     source, image = new_id(), tmp_path / "image"
-    ids: list[str] = []
     bundle = make_bundle("sleep", "600")
     await runc.run(source, bundle, detach=True)
     await runc.checkpoint(source, image_path=image)
     for moment in range(MOMENTS):
         id = new_id()
-        ids.append(id)
         others = bystanders(id)
         async with twin(id):
             delay = 0.3 * (moment + random.random()) / MOMENTS
@@ -383,5 +365,3 @@ async def test_at_every_moment_of_a_restore(
                     group.cancel_scope.cancel()
             await runc.delete(id, force=True)
             others.assert_unharmed()
-    if how == "killed":
-        end_criu(ids)

@@ -17,7 +17,7 @@ import anyio
 from ..._cli.quirks import NOT_CONTAINERS
 from ..._errors import CommandError, RuncError
 from ..._lifecycle.remnants import clear_cgroups
-from ..._linux import cgroups
+from ..._linux import cgroups, procfs
 from ..._linux.cgroup_paths import container_cgroups
 from ..._linux.pidfd import Pidfd
 
@@ -141,7 +141,7 @@ async def _remove(runc: Runc, id: str) -> None:
 
 async def _runtimes_ended(root: Path, timeout: float) -> None:
     """Wait for the runtime processes that a dead worker had started: a ``create`` under way still makes a container."""
-    for pid in [int(name) for name in os.listdir("/proc") if name.isdigit()]:
+    for pid in procfs.processes():
         with contextlib.suppress(OSError), open(f"/proc/{pid}/cmdline", "rb") as file:
             if b"--root=" + os.fsencode(root) not in file.read().split(b"\0"):
                 continue

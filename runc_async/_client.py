@@ -748,7 +748,7 @@ class Runc:
             return await running.result()
 
     def launch(self, job: Job) -> AbstractAsyncContextManager[RunningJob]:
-        """Run a program in a container of its own, and look on: ``async with runc.launch(job) as running:``.
+        """Run a program in a container of its own, and watch it: ``async with runc.launch(job) as running:``.
 
         :param job: as for `execute`, which says what entering raises.
         :returns: a `RunningJob`. Leaving the context kills it, if it still runs, and removes its container.

@@ -6,7 +6,6 @@ import contextlib
 import functools
 import logging
 import signal as signals
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Generic
 
 import anyio
@@ -28,8 +27,9 @@ from ._lifecycle.exec_process import build_exec, read_container_process
 from ._lifecycle.start import launch
 from ._linux import procfs
 from ._linux.fd_reserve import give_up, with_room
-from ._linux.orphans import ORPHANS
 from ._models import CompletedProcess, Exit
+from ._monitor import make_exit
+from ._orphans import ORPHANS
 from ._usage import UsageReader
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ class Container(Generic[AnyIO_co]):
         self._waiting = anyio.Lock()
         self._exit: Exit | None = None
         if process is None:
-            self._exit = Exit(pid=0, status=None, timestamp=datetime.now(UTC))
+            self._exit = make_exit(0, None)
             self._usage = UsageReader({})
         else:
             self._usage = _open_usage(process)

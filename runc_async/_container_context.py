@@ -14,8 +14,8 @@ from ._lifecycle.call import CREATE, StartCall
 from ._lifecycle.remnants import identify
 from ._lifecycle.start import launch
 from ._linux.fd_reserve import with_room
-from ._linux.orphans import ORPHANS
 from ._linux.pidfd import Pidfd
+from ._orphans import ORPHANS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Mapping

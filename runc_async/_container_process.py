@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import signal as signals
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import anyio
 
 from ._linux.signals import signal_number
-from ._models import Exit
-from ._monitor import Watched
+from ._monitor import Watched, make_exit
 
 if TYPE_CHECKING:
     from ._io import IO
     from ._lifecycle.start import Launched
+    from ._models import Exit
     from ._monitor import Monitor
 
 __all__ = ["ContainerProcess"]
@@ -58,7 +57,7 @@ class ContainerProcess:
             if self._exit is None:
                 status = await self._launched.wait()
                 ended = self._watched.timestamp if self._watched else None
-                self._exit = Exit(pid=self.pid, status=status, timestamp=ended or datetime.now(UTC))
+                self._exit = make_exit(self.pid, status, ended)
         return self._exit
 
     async def kill(self, signal: int | signals.Signals | str = signals.SIGTERM) -> None:
@@ -76,7 +75,7 @@ class ContainerProcess:
 
     async def _wait_monitored(self, monitor: Monitor) -> Exit:
         if self._process is None:
-            return Exit(pid=self.pid, status=None, timestamp=datetime.now(UTC))
+            return make_exit(self.pid, None)
         return await monitor.wait(self._process)
 
     async def _leave(self) -> None:

@@ -13,9 +13,9 @@ import anyio
 from ._eventloop.readable import Watch
 from ._linux import libc
 from ._linux.exit_status import exit_status, shell_status, wait_for_exit_status
-from ._linux.orphans import ORPHANS, is_reaper
 from ._linux.pidfd import reap_ended
 from ._models import Exit
+from ._orphans import ORPHANS, is_reaper
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from ._linux.pidfd import Pidfd
 
-__all__ = ["Monitor", "PidfdMonitor", "Subreaper", "Watched"]
+__all__ = ["Monitor", "PidfdMonitor", "Subreaper", "Watched", "make_exit"]
 
 
 class Monitor(abc.ABC):
@@ -69,6 +69,17 @@ class Monitor(abc.ABC):
 
     def forgotten(self, process: Pidfd) -> None:  # noqa: B027
         """`wait` is not called for a process any more, ended or not."""
+
+
+def make_exit(pid: int, status: int | None, timestamp: datetime | None = None) -> Exit:
+    """Say how a process has ended.
+
+    :param status: ``-N`` when signal N ended it, as `subprocess` has it; None if it is not known.
+    :param timestamp: when; None is now.
+    """
+    shown = None if status is None else shell_status(status)
+    signal = -status if status is not None and status < 0 else None
+    return Exit(pid=pid, status=shown, timestamp=timestamp or datetime.now(UTC), signal=signal)
 
 
 class Watched:
@@ -150,10 +161,7 @@ class PidfdMonitor(Monitor):
         await watched.ended.wait()
         if watched.status is None:
             watched.status = await wait_for_exit_status(process.fileno())
-        assert watched.timestamp is not None
-        status = None if watched.status is None else shell_status(watched.status)
-        signal = -watched.status if watched.status is not None and watched.status < 0 else None
-        return Exit(pid=process.pid, status=status, timestamp=watched.timestamp, signal=signal)
+        return make_exit(process.pid, watched.status, watched.timestamp)
 
     def forgotten(self, process: Pidfd) -> None:
         """See `Monitor.forgotten`."""

@@ -77,7 +77,9 @@ def test_the_description_has_the_version_and_no_relative_link(files: Sequence[Pa
 
 
 def test_the_installed_command_is_that_version(files: Sequence[Path], tmp_path: Path) -> None:
-    run(sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--ignore-installed", "--prefix", tmp_path, files[0])
+    # Without --ignore-installed pip removes the package from the environment of the tests.
+    options = ["--quiet", "--no-deps", "--no-index", "--ignore-installed", "--prefix", tmp_path]
+    run(sys.executable, "-m", "pip", "install", *options, files[0])
     variables = {"base": str(tmp_path), "platbase": str(tmp_path)}
     installed = sysconfig.get_path("purelib", "posix_prefix", variables)
     said = run(tmp_path / "bin/runc-async", "--version", PYTHONPATH=installed)

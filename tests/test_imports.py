@@ -19,7 +19,7 @@ ROOMS = [
     ["_errors", "_models"],
     ["_linux", "_eventloop"],
     ["_cli"],
-    ["_executor", "_io", "_sockets", "_console", "_monitor", "_usage", "_files", "_bundle"],
+    ["_executor", "_io", "_sockets", "_console", "_orphans", "_monitor", "_usage", "_files", "_bundle"],
     ["_spawn"],
     ["_process"],
     ["_lifecycle"],

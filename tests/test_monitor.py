@@ -18,7 +18,7 @@ import pytest
 
 from runc_async import ConsoleSocket, Exit, Monitor, NullIO, Pidfd, Runc, Subreaper
 from runc_async._linux import exit_status
-from runc_async._linux.orphans import ORPHANS
+from runc_async._orphans import ORPHANS
 
 from ._reaper import descendants
 from ._slowness import within

@@ -11,10 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = [
+    "CRIU_ROOT",
+    "DETACHED_HELPER",
     "GO_CRASH_STATUS",
+    "HAVE_EXEC_CGROUP",
+    "LEAST_FSIZE",
     "NOT_CONTAINERS",
     "OLDEST",
     "SINCE",
+    "STARTING_NAMES",
+    "STATE_FILES",
+    "STUB",
     "VULNERABILITIES",
     "Release",
     "Vulnerability",
@@ -33,6 +40,25 @@ GO_CRASH_STATUS = 2
 
 NOT_CONTAINERS = frozenset({".cache", ".empty-directory"})
 """What crun keeps in its root besides the containers: compiled filters, and a mount point."""
+
+STATE_FILES = ("state.json", "status")
+"""The file that describes a container in its state directory: runc's name, crun's name."""
+CRIU_ROOT = "criu-root"
+"""The directory in a state directory in which ``runc restore`` mounts the container's root file system."""
+
+STARTING_NAMES = ("runc:[", "crun:[", "[libcrun:")
+"""How the names of a runtime's own children begin that are on their way into a container."""
+DETACHED_HELPER = "crun"
+"""The name of a process that crun leaves when it detaches. Its session is one that crun's own child has led, so no
+other code can have started it."""
+STUB = "exe"
+"""The name under which gVisor executes itself."""
+
+HAVE_EXEC_CGROUP = frozenset({"runc", "crun"})
+"""The runtimes that start a process of ``exec`` in a cgroup below the container's (``--cgroup``)."""
+LEAST_FSIZE = {"crun": 1 << 16}
+"""The least ``RLIMIT_FSIZE`` of a container, in bytes. crun sets the limit on itself, and then writes a filter of
+system calls into its root. If the file is cut, this container ends with status 1 and no word, and so do later ones."""
 
 # -- which version has which command and flag --------------------------------------------------------------
 

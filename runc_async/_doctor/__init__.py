@@ -42,7 +42,7 @@ async def examine(runtime: str | None, flags: Sequence[str] = ()) -> list[Line]:
     tried: list[Line] = []
     with tempfile.TemporaryDirectory(prefix="runc-async-doctor-") as folder:
         if path is None:
-            tried = [Line(CONTAINER, "bad", "there is no runtime to run it", "see the first line")]
+            tried = [Line(CONTAINER, "bad", "no runtime was found", "see the line about the runtime")]
         else:
             runc = Runc(path, root=Path(folder, "state"), extra_args=flags)
             version, line = await check_version(runc)

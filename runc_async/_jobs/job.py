@@ -135,7 +135,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     :ivar verdict: how it ended.
     :ivar status: the program's exit status as a shell gives it, 128 + N when signal N ended it; None only with a
         ``monitor=`` of the user's that does not know it.
-    :ivar reason: the same in one sentence.
+    :ivar reason: how it ended, in one sentence.
     :ivar stdout: what it wrote there, `Job.output_limit` bytes at most.
     :ivar stderr: the same of stderr.
     :ivar stdout_dropped: how many bytes were read from stdout and not kept.

@@ -19,7 +19,7 @@ __all__ = ["JobOutput"]
 
 
 class JobOutput(ByteReceiveStream):
-    """What a job writes to one stream, from the beginning. Nobody need read it, and a slow reader stops nothing.
+    """What a job writes to one stream, from the beginning. It need not be read; a slow reader does not stop the job.
 
     With `Job.tail` a slow reader misses what is not kept any more.
 
@@ -47,7 +47,7 @@ class JobOutput(ByteReceiveStream):
                     self._exceeded()
 
     def finish(self, stream: FdReceiveStream) -> None:
-        """Keep what is in the pipe; there is no more."""
+        """Read the rest of the pipe, which nothing writes to any more."""
         self.collector.drain(stream)
         self.end()
 

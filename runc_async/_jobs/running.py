@@ -276,7 +276,7 @@ async def launch(
 @contextlib.asynccontextmanager
 @at_checkpoints_only
 async def run_prepared(prepared: Prepared, job: Job) -> AsyncGenerator[RunningJob]:
-    """Run a job in a container that is ready. Leaving the context early leaves the container to who has prepared it.
+    """Run a job in a container that is ready. If the context is left early, the container stays; `prepare` removes it.
 
     :param job: as that which the container was prepared for, but for `Job.input` and `Job.files`.
     """

@@ -22,6 +22,15 @@ class _Mount(msgspec.Struct):
     type: str = ""
 
 
+class _Rlimit(msgspec.Struct):
+    type: str = ""
+    soft: int = 0
+
+
+class _Process(msgspec.Struct):
+    rlimits: list[_Rlimit] = []
+
+
 class _File(msgspec.Struct):
     process: msgspec.Raw = msgspec.Raw()
     mounts: msgspec.Raw = msgspec.Raw()
@@ -65,6 +74,15 @@ class Config:
         except msgspec.DecodeError:
             return []
         return [(mount.destination, mount.type) for mount in mounts]
+
+    @property
+    def fsize(self) -> int | None:
+        """The soft ``RLIMIT_FSIZE`` of its process, in bytes; None if there is none."""
+        try:
+            process = msgspec.json.decode(self._process, type=_Process) if self._process else _Process()
+        except msgspec.DecodeError:  # the runtime says what is wrong with it
+            return None
+        return next((limit.soft for limit in process.rlimits if limit.type == "RLIMIT_FSIZE"), None)
 
     @property
     def names_no_program(self) -> bool:

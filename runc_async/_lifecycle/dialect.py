@@ -10,6 +10,7 @@ import anyio
 
 from .._cli.commands import COMMANDS
 from .._cli.dialects import RUNC, Dialect, find_dialect
+from .._cli.quirks import LEAST_FSIZE
 from .._errors import CommandError, ContainerExistsError, ContainerNotFoundError, UnsupportedError
 from .._executor import identify_executable, is_sealed
 from .._models import Version, parse_version
@@ -21,7 +22,15 @@ if TYPE_CHECKING:
     from .._process.capture import Outcome
     from .config import Config
 
-__all__ = ["DialectFinder", "check_exact_id", "check_executor", "check_files", "check_free_id", "check_mounts"]
+__all__ = [
+    "DialectFinder",
+    "check_exact_id",
+    "check_executor",
+    "check_files",
+    "check_free_id",
+    "check_mounts",
+    "check_rlimits",
+]
 
 logger = logging.getLogger("runc_async")
 
@@ -108,6 +117,17 @@ def check_mounts(dialect: Dialect, command: str, config: Config) -> None:
         if kind in dialect.ignored_mounts:
             reason = f"{dialect.name} cannot mount {destination}: it has no {kind}"
             raise UnsupportedError((dialect.name, command), 1, reason)
+
+
+def check_rlimits(dialect: Dialect, command: str, config: Config) -> None:
+    """Refuse a bundle with a limit that the runtime itself runs into.
+
+    :raises UnsupportedError: there is such a limit.
+    """
+    least = LEAST_FSIZE.get(dialect.name, 0)
+    if least and config.fsize is not None and config.fsize < least:
+        reason = f"{dialect.name} needs an RLIMIT_FSIZE of at least {least} bytes, not {config.fsize}"
+        raise UnsupportedError((dialect.name, command), 1, reason)
 
 
 def check_exact_id(dialect: Dialect, command: str, words: Sequence[str], root: str | None) -> None:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import anyio
 
+from .._cli.quirks import HAVE_EXEC_CGROUP
 from .._linux import cgroups, procfs
 from .._linux.pidfd import reap_ended
 
@@ -31,7 +32,6 @@ AGAIN = 0.005
 """Seconds until the next look at a cgroup that has processes left."""
 PREFERRED = ("pids", "freezer", "cpu", "memory")
 """A controller of cgroup v1 whose hierarchy is used, the first that there is."""
-RUNTIMES = frozenset({"runc", "crun"})
 
 
 class ExecCgroup:
@@ -51,7 +51,7 @@ class ExecCgroup:
         :param init: the container's init, which has not ended.
         :param runtime: the name of the runtime.
         """
-        if runtime not in RUNTIMES:
+        if runtime not in HAVE_EXEC_CGROUP:
             return None
         name = f"exec-{os.urandom(8).hex()}"
         made: dict[str, tuple[int, int]] = {}

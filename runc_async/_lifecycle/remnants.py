@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING
 import anyio
 import msgspec
 
+from .._cli.quirks import CRIU_ROOT, STATE_FILES
 from .._linux import cgroups, mounts, procfs
 from .._linux.pidfd import Pidfd, reap_ended
 from .._linux.statx import birth
@@ -55,10 +56,6 @@ logger = logging.getLogger("runc_async")
 HERTZ = os.sysconf("SC_CLK_TCK")
 AGAIN = 0.01
 """Seconds until the next try to remove a cgroup: it can stay busy for a moment after its last process."""
-STATE_FILES = ("state.json", "status")
-"""The file that describes a container in its state directory: runc's name, crun's name."""
-CRIU_ROOT = "criu-root"
-"""The directory in which ``runc restore`` mounts the container's root file system."""
 LOCK = ".lock"
 """What the name of the file ends in that runsc keeps as long as a container, beside its state file."""
 UNREMOVED = re.compile(rb"emove")

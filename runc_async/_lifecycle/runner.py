@@ -94,7 +94,8 @@ class Runner:
         :raises CommandError: the runtime failed.
         :raises DecodeError: it printed more than is captured.
         """
-        with self.keep() as runner, self.open_descriptors() as (fds, log):
+        kept = self.keep() if command in DESTRUCTIVE else contextlib.nullcontext(self)
+        with kept as runner, self.open_descriptors() as (fds, log):
             given = {
                 **options,
                 **{name: path_of(fds, name, content) for name, content in files.items()},

@@ -18,8 +18,8 @@ from .._errors import RuncError
 from .._eventloop.shield import at_checkpoints_only, shielded
 from .._io import IO, NullIO
 from .._linux import fd_reserve
-from .._linux.orphans import ORPHANS
 from .._linux.tempdir import private_directory
+from .._orphans import ORPHANS
 from .._process.cancel import TOKEN
 from .._process.capture import Outcome
 from .._process.memfile import read_log
@@ -28,7 +28,7 @@ from .._sockets import RuntimeSocket
 from . import remnants, undo, verdict
 from .call import Started
 from .config import read_config
-from .dialect import check_exact_id, check_executor, check_free_id, check_mounts
+from .dialect import check_exact_id, check_executor, check_free_id, check_mounts, check_rlimits
 from .pid_file import PidFile
 from .runner import path_of
 from .sandbox import signal_inside
@@ -292,6 +292,7 @@ def _survey(
         name = os.fsdecode(call.options.get("config", "config.json"))
         config = read_config(resolve(os.fsdecode(call.bundle or "")), name)
         check_mounts(runner.dialect, call.command.name, config)
+        check_rlimits(runner.dialect, call.command.name, config)
         cgroups = runner.locate_cgroups(call.id, config.cgroups_path)
     criu_work_path = None
     if call.command.spared:

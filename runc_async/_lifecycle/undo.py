@@ -188,7 +188,8 @@ async def delete(runner: Runner, id: str, *, force: bool, extra_args: Sequence[s
     `force`, a state directory is also removed that the runtime cannot read, because it was killed while it wrote there.
     """
     state = remnants.identify(runner.state_directory(id))
-    if state is not None:
+    # A container without a state file may just be restored by another call: only `force` ends that.
+    if state is not None and (force or remnants.read_state_file(state.path) is not None):
         remnants.unmount_root(state)
     try:
         await runner.run("delete", {"force": force}, [id], extra_args, on_cancel="finish")

@@ -13,6 +13,7 @@ from .. import _spawn
 from .._cli.messages import parse_log
 from .._errors import ExecutorError, StatusUnknownError
 from .._eventloop.shield import shielded
+from .._linux import fd_reserve
 from .._linux.exit_status import why_unknown
 from .._linux.signals import signal_name
 from . import trace
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Process", "Settings"]
 
-EXHAUSTED = frozenset({errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.E2BIG})
+INNOCENT = fd_reserve.EXHAUSTED | {errno.ENOMEM, errno.E2BIG}
 """Errors of a start that say nothing about the executable."""
 
 
@@ -149,7 +150,7 @@ def _with_pdeathsig(number: int, path: str, arguments: Sequence[str]) -> tuple[s
 def _explain(exc: OSError, path: str, name: str, work_dir: str | None) -> OSError | ExecutorError:
     """Say what could not be executed, and why. Exhaustion stays an `OSError`."""
     reason = os.strerror(exc.errno or 0)
-    if exc.errno in EXHAUSTED:
+    if exc.errno in INNOCENT:
         return OSError(exc.errno, reason)
     if work_dir is not None and not os.path.isdir(work_dir):
         return OSError(exc.errno, f"work_dir cannot be entered: {reason}", work_dir)

@@ -56,3 +56,18 @@ def test_a_missing_one_and_one_by_another_name(tmp_path: Path) -> None:
     assert read_config("/no/such").is_missing
     (tmp_path / "other.json").write_text('{"linux": {"cgroupsPath": "x"}}')
     assert read_config(str(tmp_path), "other.json").cgroups_path == "x"
+
+
+@pytest.mark.parametrize(
+    ("rlimits", "found"),
+    [
+        ([{"type": "RLIMIT_NOFILE", "soft": 5, "hard": 6}, {"type": "RLIMIT_FSIZE", "soft": 7, "hard": 8}], 7),
+        ([{"type": "RLIMIT_NOFILE", "soft": 5, "hard": 6}], None),
+        (None, None),
+        (["RLIMIT_FSIZE"], None),
+        ([{"type": "RLIMIT_FSIZE", "soft": "much"}], None),
+    ],
+)
+def test_the_limit_of_files_of_its_process(tmp_path: Path, rlimits: object, found: int | None) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"process": {"rlimits": rlimits}}))
+    assert read_config(str(tmp_path)).fsize == found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import anyio
 import pytest
@@ -194,3 +194,24 @@ async def test_a_sealed_copy_starts_no_container(gvisor: Fake, state_root: Path,
             await runc.create("x", tmp_path)
         with pytest.raises(UnsupportedError, match="sealed copy"):
             await runc.run("x", tmp_path)
+
+
+async def test_crun_starts_nothing_with_a_limit_of_files_that_it_runs_into_itself(
+    runc: Runc, make_bundle: Callable[..., Path], new_id: Callable[[], str], runtime_name: str, state_root: Path
+) -> None:
+    """It would cut its cache of filters: this container and all later ones would end with status 1 and no word."""
+
+    def limit(size: int) -> Callable[[dict[str, Any]], None]:
+        def alter(spec: dict[str, Any]) -> None:
+            spec["process"]["rlimits"] = [{"type": "RLIMIT_FSIZE", "soft": size, "hard": size}]
+
+        return alter
+
+    for size in (1024, 1 << 16):
+        call = runc.run(new_id(), make_bundle("sh", "-c", "exit 7", spec=limit(size)))
+        if runtime_name == "crun" and size == 1024:
+            with pytest.raises(UnsupportedError, match="crun needs an RLIMIT_FSIZE of at least 65536 bytes, not 1024"):
+                await call
+            assert not any(path.name not in (".cache", ".empty-directory") for path in state_root.glob("*"))
+        else:
+            assert await call == 7

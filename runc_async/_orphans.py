@@ -14,22 +14,18 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NamedTuple
 
-from .._eventloop.readable import Watch
-from . import libc, procfs
-from .pidfd import reap_ended
+from ._cli.quirks import DETACHED_HELPER, STARTING_NAMES, STUB
+from ._eventloop.readable import Watch
+from ._linux import libc, procfs
+from ._linux.pidfd import reap_ended
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Mapping
 
 __all__ = ["ORPHANS", "Orphans", "is_reaper", "is_stub"]
 
-ON_THE_WAY = ("runc:[", "crun:[", "[libcrun:")
-"""How the names of a runtime's own children begin that are on their way into a container."""
-HELPER = "crun"
-"""The name of a process that crun leaves when it detaches. Its session is one that crun's own child has led, so no code
-of this process has started it."""
-STUB, NOBODY = "exe", "65534"
-"""The name under which gVisor executes itself, and the user that its kernel runs as."""
+NOBODY = "65534"
+"""The user that gVisor's kernel runs as."""
 
 
 def is_reaper() -> bool:
@@ -98,7 +94,7 @@ class Orphans:
     def learn(self, pid: int) -> None:
         """Know of a process that a call has left running: a child of this process by now, or still of crun's helper."""
         found = procfs.stat(pid)
-        if found is not None and (found.parent == os.getpid() or procfs.comm(found.parent) == HELPER):
+        if found is not None and (found.parent == os.getpid() or procfs.comm(found.parent) == DETACHED_HELPER):
             with self._lock:
                 self._leaders[pid] = _Leader(found.start_time, _pid_namespace(pid))
 
@@ -174,10 +170,10 @@ class Orphans:
         sessions = {*self._leaders, *(orphan.session for orphan in self._orphans.values())}
         # A child that was started here is in this process's session, or leads one.
         inherited = found.session not in (os.getsid(0), found.pid)
-        if inherited and (by_session or found.session in sessions or found.comm == HELPER):
+        if inherited and (by_session or found.session in sessions or found.comm == DETACHED_HELPER):
             return True
         namespaces = {leader.namespace for leader in self._leaders.values()} - {None}
-        if _pid_namespace(found.pid) in namespaces or found.comm.startswith(ON_THE_WAY):
+        if _pid_namespace(found.pid) in namespaces or found.comm.startswith(STARTING_NAMES):
             return True
         return found.comm == STUB and is_stub(procfs.status(found.pid))
 

@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 import anyio
 import pytest
 
-from runc_async._linux import libc, orphans, procfs
-from runc_async._linux.orphans import Orphans, is_reaper, is_stub
+from runc_async import _orphans as orphans
+from runc_async._linux import libc, procfs
+from runc_async._orphans import Orphans, is_reaper, is_stub
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -266,7 +267,7 @@ async def test_where_no_descriptor_is_free_the_next_look_finds_it(
 def test_a_process_that_is_forked_has_none() -> None:
     program = """if True:
         import os
-        from runc_async._linux.orphans import ORPHANS
+        from runc_async._orphans import ORPHANS
         ORPHANS.claim(1, print)
         with ORPHANS.call(), ORPHANS._lock:
             pid = os.fork()
